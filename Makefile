@@ -1,0 +1,29 @@
+# make demo: the main job on a fresh machine.  make test: everything CI runs.  Both set up .venv first, once.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test check setup clean
+
+demo: .venv/ready
+	@rm -rf runs/demo
+	torchrun --standalone --nproc-per-node 2 -m hpcfed train digits --out runs/demo
+
+test: .venv/ready check
+	python -m pytest
+
+check: .venv/ready
+	ruff check .
+	ruff format --check .
+	mypy
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[test]
+	touch $@
+
+clean:
+	rm -rf .venv runs build

@@ -1,0 +1,171 @@
+"""What a round costs beside two plain forward passes and beside the in-place MeZO step, in one run.
+
+    python benchmarks/round.py [--json] [--dtype float32 bfloat16] [--shape 16x32 4x16] [--repeats N] [--threads N]
+
+The model has OPT-125M's shape with random weights; a batch of B sequences of T tokens; the loss is the language-model
+loss over the whole vocabulary, so nothing is spared by scoring a few words only. All variants run in turn, `repeats`
+times, and each figure is the median. Peak memory is that of a fresh process a variant (ru_maxrss over its own start).
+
+    forwards   two plain forward passes: what a two-point probe cannot do without
+    round      ours: dual forward (directions drawn once), then the update
+    in-place   MeZO as published: w += mu z, forward, w -= 2 mu z, forward, w += mu z, w -= lr z, torch.normal four times
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import OPTConfig, OPTForCausalLM
+
+from hpcfed.messages import Update
+from hpcfed.noise import set_threads
+from hpcfed.probe import Probe, slopes
+from hpcfed.tasks import Batch
+from hpcfed.update import apply_
+from hpcfed.weights import Weights
+
+MU, LR = 1e-3, 1e-6
+
+
+def opt_125m(dtype: torch.dtype, layers: int) -> nn.Module:
+    """OPT-125M's shape, random weights."""
+    torch.manual_seed(0)
+    config = OPTConfig(num_hidden_layers=layers, use_cache=False, dropout=0.0)
+    assert (config.hidden_size, config.vocab_size) == (768, 50272)
+    return OPTForCausalLM(config).to(dtype).eval().requires_grad_(False)
+
+
+def losses(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean language-model loss of each sequence, float32 [B]."""
+    ids = batch.inputs["input_ids"]
+    flat = nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    return flat.view(len(ids), -1).mean(1)
+
+
+@torch.inference_mode()
+def two_forwards(model: nn.Module, batch: Batch) -> None:
+    for _ in range(2):
+        losses(model(**batch.inputs).logits, batch).mean().item()
+
+
+@torch.inference_mode()
+def in_place(model: nn.Module, batch: Batch, seed: int) -> None:
+    params = list(model.parameters())
+
+    def shift(scale: float) -> None:
+        torch.manual_seed(seed)
+        for p in params:
+            z = torch.normal(mean=0.0, std=1.0, size=p.shape, dtype=p.dtype)
+            p.add_(z, alpha=scale)
+
+    shift(MU)
+    upper = losses(model(**batch.inputs).logits, batch).mean().item()
+    shift(-2 * MU)
+    lower = losses(model(**batch.inputs).logits, batch).mean().item()
+    shift(MU)
+    shift(-LR * (1 if upper > lower else -1))
+
+
+class Ours:
+    """A FeedSign round of one client without a network."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype, distribution: str) -> None:
+        self.weights, self.distribution = Weights(model), distribution
+        self.rounding = "nearest" if dtype == torch.float32 else "stochastic"
+        self.probe = Probe(model, lambda inputs: model(**inputs).logits, self.weights, distribution)
+
+    def __call__(self, batch: Batch, seed: int) -> None:
+        p, _ = slopes(self.probe, losses, [(batch, np.zeros(len(batch.label), np.int64))], 1, [seed], MU)
+        step = np.sign(p[0]).astype(np.float32) * np.float32(LR)
+        apply_(self.weights, [Update(np.array([seed], np.uint64), step)], self.distribution, self.rounding)
+
+
+def variants(dtype: torch.dtype, layers: int, batch: Batch) -> dict[str, Callable[[int], None]]:
+    model = opt_125m(dtype, layers)
+    ours, fast = Ours(model, dtype, "gaussian"), Ours(model, dtype, "rademacher")
+    return {
+        "forwards": lambda seed: two_forwards(model, batch),
+        "round": lambda seed: ours(batch, seed),
+        "round, rademacher": lambda seed: fast(batch, seed),
+        "in-place": lambda seed: in_place(model, batch, seed),
+    }
+
+
+def make_batch(size: int, length: int) -> Batch:
+    ids = torch.randint(5, 50000, (size, length), generator=torch.Generator().manual_seed(1))
+    return Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, torch.zeros(size, dtype=torch.int64))
+
+
+def timed(runs: dict[str, Callable[[int], None]], repeats: int) -> dict[str, float]:
+    """Median seconds of each variant; variants alternate so that a slow moment of the machine hits all."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(-1, repeats):  # -1 warms up: compiles kernels, binds the probe
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run(repeat + 2)
+            if repeat >= 0:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: float(np.median(s)) for name, s in seconds.items()}
+
+
+def peak_of(name: str, dtype: str, shape: str, layers: int) -> int:
+    """Bytes that a fresh process needed beyond what it held before the first step (model loaded, kernels compiled)."""
+    line = [sys.executable, __file__, "--peak", name, "--dtype", dtype, "--shape", shape, "--layers", str(layers)]
+    return int(subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def measure_peak(name: str, dtype: torch.dtype, shape: tuple[int, int], layers: int) -> int:
+    tiny = make_batch(2, 2)
+    small = variants(dtype, 1, tiny)
+    small[name](1)  # libraries, compiled kernels
+    del small
+    run = variants(dtype, layers, make_batch(*shape))[name]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for seed in range(3):
+        run(seed)
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--shape", nargs="+", default=["16x32", "4x16"], metavar="BxT")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    set_threads(args.threads)
+    shapes = [tuple(int(x) for x in shape.split("x")) for shape in args.shape]
+    if args.peak:
+        print(measure_peak(args.peak, getattr(torch, args.dtype[0]), shapes[0], args.layers))  # type: ignore[arg-type]
+        return
+    results = []
+    for dtype in args.dtype:
+        for size, length in shapes:
+            seconds = timed(variants(getattr(torch, dtype), args.layers, make_batch(size, length)), args.repeats)
+            for name, s in seconds.items():
+                peak = peak_of(name, dtype, f"{size}x{length}", args.layers)
+                ratio = s / seconds["forwards"]
+                results.append(
+                    {"dtype": dtype, "batch": size, "tokens": length, "variant": name, "seconds": s, "ratio": ratio}
+                    | {"peak_bytes": peak}
+                )
+                print(f"{dtype:9} {size:3} x {length:3}  {name:18} {s:7.3f} s  {ratio:5.2f} x forwards  +{peak / 1e6:6.0f} MB")
+    if args.json:
+        print(json.dumps({"benchmark": "round", "threads": args.threads, "torch": torch.__version__, "results": results}))
+
+
+if __name__ == "__main__":
+    main()

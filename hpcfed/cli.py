@@ -1,0 +1,238 @@
+"""The hpcfed command. The same line under python, torchrun, mpirun and srun; heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+from .env import Launch, describe, discover
+from .errors import ConfigError, HpcfedError, RunFolderError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Federated zeroth-order fine-tuning at one bit a round.\n\n"
+    "Example: [bold]hpcfed train digits[/bold], or [bold]torchrun --standalone --nproc-per-node 2 -m hpcfed train digits[/bold]",
+)
+orbit_app = typer.Typer(no_args_is_help=True, help="Show, verify and replay orbits: the files that rebuild a model.")
+app.add_typer(orbit_app, name="orbit")
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set algorithm.lr=1e-4.")
+]
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (digits, ...) or a TOML file.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
+
+@app.command(epilog="Example: hpcfed train digits --out runs/first --set rounds=300 --set clients.count=20")
+def train(
+    recipe: RecipeName,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE.")] = None,
+    set_: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start over; an old run there is moved aside.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a model by voting: run all rounds of RECIPE."""
+    launch = discover()
+    from .transport import guard
+
+    with guard(launch):
+        from .config import load_recipe
+        from .transport import choose
+
+        wanted = load_recipe(recipe, set_ or [])
+        transport = choose(launch, wanted.mesh.transport)
+    with guard(transport):
+        summary = _train(wanted, transport, launch, out or Path("runs") / Path(recipe).stem, resume, force, quiet)
+        if transport.row == 0 and not quiet:
+            from .display import summary_table
+
+            summary_table(summary)
+    transport.close()
+
+
+def _train(
+    recipe: Any, transport: Any, launch: Launch, out: Path, resume: bool, force: bool, quiet: bool
+) -> dict[str, Any]:
+    """One rank's part of a training run: enter the run folder (row 0), build, train."""
+    from .config import to_toml
+    from .runlog import RunFolder
+    from .train import Keeper, build_together, train
+    from .transport import agree
+
+    folder, problem = None, None
+    if transport.row == 0:
+        try:
+            allow = ["eval_every", "eval_batch", "log_every", "check_every", "tensorboard", "mesh.*", "algorithm.ballot"]
+            folder = RunFolder.create(out, to_toml(recipe), describe(launch), force, resume, allow)
+        except RunFolderError as e:
+            problem = str(e)
+    agree(transport, problem)
+    try:
+        run = build_together(recipe, transport)
+        keeper = Keeper(folder, quiet) if folder else None
+        return train(run, keeper)
+    finally:
+        if folder:
+            folder.close()
+
+
+@app.command(epilog="Example: hpcfed evaluate digits --orbit runs/digits/orbit.safetensors")
+def evaluate(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe, a run folder, or a model folder (with --recipe).")],
+    orbit: Annotated[Path | None, typer.Option(help="Orbit or journal to replay before evaluating.")] = None,
+    like: Annotated[str | None, typer.Option("--recipe", help="The recipe that gives the task, when MODEL is a model.")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Evaluate the base model of a recipe, the model an orbit rebuilds, or a model folder."""
+    from .transport import choose, guard
+
+    launch = discover()
+    with guard(launch):
+        wanted = _recipe_to_evaluate(recipe, like, set_ or [])
+        transport = choose(launch, wanted.mesh.transport)
+    with guard(transport):
+        from .build import build_problem
+        from .display import score_table
+        from .evaluate import evaluate as score
+        from .orbit import load_any
+        from .replay import check_base, replay
+
+        problem = build_problem(wanted)
+        if orbit:
+            found = load_any(orbit)
+            check_base(found.header, problem.weights, wanted.model.dtype)
+            replay(found.header, found.payloads, problem.weights)
+        scores = {
+            split: score(problem.forward, problem.task, examples, wanted.eval_batch, transport)
+            for split, examples in problem.task.splits.items()
+        }
+        if transport.row == 0:
+            score_table(problem.task.metric, scores)
+    transport.close()
+
+
+def _recipe_to_evaluate(name: str, like: str | None, overrides: list[str]) -> Any:
+    from .config import load_recipe
+
+    folder = Path(name)
+    if (folder / "recipe.toml").is_file():
+        return load_recipe(str(folder / "recipe.toml"), overrides)
+    if (folder / "config.json").is_file():
+        if like is None:
+            raise ConfigError(f"{name} is a model folder; give the task by a recipe: hpcfed evaluate {name} --recipe RECIPE")
+        return load_recipe(like, [*overrides, f"model.name={name}"])
+    return load_recipe(name, overrides)
+
+
+OrbitFile = Annotated[Path, typer.Argument(metavar="FILE", help="A sealed orbit, a journal, or a run folder.")]
+
+
+@orbit_app.command("show", epilog="Example: hpcfed orbit show runs/digits/orbit.safetensors")
+def orbit_show(file: OrbitFile) -> None:
+    """Print what an orbit says about itself."""
+    from .display import orbit_table
+    from .orbit import load_any
+
+    orbit_table(load_any(file))
+
+
+@orbit_app.command("verify", epilog="Example: hpcfed orbit verify runs/digits --base digits-vit")
+def orbit_verify(
+    file: OrbitFile,
+    base: Annotated[str | None, typer.Option(help="Base model (folder or hub name): replay and compare fingerprints.")] = None,
+) -> None:
+    """Check an orbit's bytes; with --base, that it rebuilds exactly the model the run ended with."""
+    from .orbit import load_any
+
+    found = load_any(file)
+    for note in found.notes:
+        print(note)
+    print(f"{file}: intact, {found.rounds} rounds of {found.header.algorithm}")
+    if base is None:
+        return
+    _, weights = _replayed(found, base, None)
+    fingerprint = weights.fingerprint()
+    if found.fingerprint is None:
+        print(f"replayed to {fingerprint}; a journal holds no final fingerprint to compare with")
+    elif fingerprint != found.fingerprint:
+        raise HpcfedError(f"{file}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}")
+    else:
+        print(f"replay gives fingerprint {fingerprint}, as the run did")
+
+
+@orbit_app.command("replay", epilog="Example: hpcfed orbit replay runs/digits --base digits-vit --out tuned --rounds 500")
+def orbit_replay(
+    file: OrbitFile,
+    base: Annotated[str, typer.Option(help="Base model: folder or hub name.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the model to; transformers' from_pretrained loads it.")],
+    rounds: Annotated[int | None, typer.Option(min=0, help="Stop after this many rounds; default all.")] = None,
+) -> None:
+    """Rebuild the fine-tuned model from its base model and an orbit."""
+    from .model import save_model
+    from .orbit import load_any
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out}: is there already and not empty; nothing was written")
+    found = load_any(file)
+    model, weights = _replayed(found, base, rounds)
+    fingerprint = weights.fingerprint()
+    if found.fingerprint not in (None, fingerprint) and rounds in (None, found.rounds):
+        raise HpcfedError(f"{file}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}")
+    save_model(model, base, out)
+    print(f"{out}: {found.header.base_model} after {found.rounds if rounds is None else rounds} rounds, fingerprint {fingerprint}")
+
+
+def _replayed(orbit: Any, base: str, rounds: int | None) -> Any:
+    from .build import build_base
+    from .replay import check_base, replay
+
+    if rounds is not None and rounds > orbit.rounds:
+        raise ConfigError(f"--rounds {rounds}: the orbit has only {orbit.rounds} rounds")
+    model, weights = build_base(orbit.header, base)
+    check_base(orbit.header, weights, orbit.header.dtype)
+    replay(orbit.header, orbit.payloads[:rounds], weights)
+    return model, weights
+
+
+@app.command(epilog="Example: hpcfed compare runs/a runs/b")
+def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]) -> None:
+    """One table of several runs: metric, bits, bytes, seconds, memory."""
+    from .display import comparison_table
+    from .runlog import comparison
+
+    comparison_table(comparison(runs))
+
+
+@app.command(epilog="Example: hpcfed plot runs/a runs/b --out curves.png")
+def plot(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("hpcfed.png"),
+) -> None:
+    """Draw loss and accuracy against rounds and against bits, and who held which data."""
+    from .plots import draw
+
+    draw(runs, out)
+    print(out)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one message and exit status 1, never a traceback."""
+    try:
+        app()
+    except HpcfedError as e:
+        print(f"hpcfed: {e}", file=sys.stderr)
+        raise SystemExit(1) from None

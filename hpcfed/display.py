@@ -1,0 +1,283 @@
+"""What the user sees: a progress bar on a terminal, a line now and then in a log file, tables at the end.
+
+Promise  `Progress.round` may be called hundreds of times a second: it costs a clock reading and redraws rarely.
+         Everything here works without a terminal, at a fixed width, in plain text.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:  # evaluate imports torch, which tables do without
+    from .evaluate import Score
+    from .orbit import Orbit
+
+REDRAW_SECONDS = 0.2  # on a terminal
+LINE_SECONDS = 10.0  # in a log file
+LOG_WIDTH = 120
+
+
+class Progress:
+    """Progress of a run from round `start` to `total`; a context manager.
+
+    quiet: show nothing at all.  stream: default stderr, so that stdout holds results only.  clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        start: int = 0,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total, self._start, self._done, self._quiet, self._clock = total, start, start, quiet, clock
+        self._console = _console(stream or sys.stderr)
+        self._period = REDRAW_SECONDS if self._console.is_terminal else LINE_SECONDS
+        self._began = self._shown = clock()
+        self._loss = self._agreement = math.nan
+        self._metric = ""
+        self._bar: Bar | None = None
+        if self._console.is_terminal and not quiet:
+            columns = (
+                TextColumn("round"),
+                BarColumn(None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[status]}", markup=False),
+            )
+            self._bar = Bar(*columns, console=self._console, auto_refresh=False, expand=True)
+            self._task = self._bar.add_task("", total=total, completed=start, status="")
+
+    def round(self, t: int, loss: float = math.nan, agreement: float = math.nan) -> None:
+        """Round t (from 0) is done; loss: mean over its clients; agreement: share of votes with the majority."""
+        self._done, self._loss, self._agreement = t + 1, loss, agreement
+        if self._quiet:
+            return
+        now = self._clock()
+        if now - self._shown >= self._period:
+            self._show(now)
+
+    def metric(self, t: int, split: str, metric: str, value: float, loss: float) -> None:
+        """An evaluation after t rounds; value: a fraction."""
+        self._metric = f"{split} {metric} {percent(value)}"
+        self.note(f"after round {t}: {self._metric}, loss {loss:.4g}")
+
+    def note(self, text: str) -> None:
+        """One line that stays."""
+        if not self._quiet:
+            self._console.print(text, soft_wrap=True)
+
+    def _show(self, now: float) -> None:
+        self._shown = now
+        status = self.status(now)
+        if self._bar is None:
+            self.note(f"round {self._done}/{self._total}  {status}")
+        else:
+            self._bar.update(self._task, completed=self._done, status=status, refresh=True)
+
+    def status(self, now: float) -> str:
+        """Rate, time left, loss, agreement and the last evaluation, as far as they are known."""
+        rate = (self._done - self._start) / max(now - self._began, 1e-9)  # evaluations included: so is what is to come
+        parts = []
+        if rate > 0:
+            speed = f"{rate:.3g} rounds/s" if rate >= 1 else f"{1 / rate:.3g} s/round"
+            parts = [speed, f"ETA {duration((self._total - self._done) / rate)}"]
+        if math.isfinite(self._loss):
+            parts.append(f"loss {self._loss:.4f}")
+        if math.isfinite(self._agreement):
+            parts.append(f"agreement {percent(self._agreement)}")
+        return "  ".join([*parts, self._metric]).rstrip()
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._done > self._start and not self._quiet:
+            self._show(self._clock())
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class TensorBoardLog:
+    """Scalars for TensorBoard, written to `folder`; a context manager. ConfigError if tensorboard is not installed."""
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ConfigError("TensorBoard logging needs the tensorboard package: pip install tensorboard") from None
+        self._writer = SummaryWriter(str(folder))
+
+    def scalar(self, name: str, value: float, t: int) -> None:
+        """One point of the curve `name`, after t rounds."""
+        self._writer.add_scalar(name, value, t)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def summary_table(summary: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    """Print the closing table of a run from its summary (all keys of runlog.REQUIRED_KEYS)."""
+    s = summary
+    name = s["metric_name"] or "metric"
+    lines = {
+        "run": f"{s['algorithm']} on {s['task']}, {s['model']}",
+        "status": f"{s['status']} after {count(s['rounds'])} rounds",
+        "clients": f"{count(s['clients'])} on {count(s['rows'])} row(s) of {count(s['shards'])} shard(s)",
+        name: f"{percent(s['metric_before'])} -> {percent(s['metric_after'])}",
+        "loss": f"{_number(s['loss_before'], '.4f')} -> {_number(s['loss_after'], '.4f')}",
+        "uplink": f"{_number(s['uplink_bits_per_client_round'], ',.10g')} bit(s) a client and round",
+        "wire payload": size(s["wire_payload_bytes"]),
+        "orbit": size(s["orbit_bytes"]),
+        "time": f"{duration(s['seconds'])} ({_number(s['seconds_per_round'], '.4g')} s a round)",
+        "peak memory": size(s["peak_memory_bytes"]),
+        "fingerprint": s["fingerprint"] or "-",
+    }
+    _print_pairs(lines, stream)
+
+
+def orbit_table(orbit: Orbit, stream: TextIO | None = None) -> None:
+    """Print what an orbit says about itself, then its notes."""
+    h = orbit.header
+    lines = {
+        "file": str(orbit.path),
+        "algorithm": f"{h.algorithm}, {h.directions} direction(s) a round, run seed {h.run_seed}",
+        "rounds": count(orbit.rounds),
+        "payload": size(orbit.rounds * h.round_bytes) + f" of {h.payload}",
+        "base model": f"{h.base_model} ({h.kind}, {h.dtype})",
+        "base fingerprint": h.base_fingerprint,
+        "fingerprint": orbit.fingerprint or "- (a journal has none)",
+        "layout": h.layout_hash,
+        "trained": ", ".join(h.train_only) or "all parameters",
+        "labels": ", ".join(h.labels) or "-",
+        "lr": f"{h.lr:g}, " + ", ".join(f"{key} {value}" for key, value in h.schedule.items()),
+        "directions": f"{h.distribution}, noise v{h.noise}",
+        "rounding": h.rounding,
+    }
+    _print_pairs({label: _printable(value) for label, value in lines.items()}, stream)
+    for note in orbit.notes:
+        _console(stream or sys.stdout).print(_printable(note), soft_wrap=True)
+
+
+def score_table(metric: str, scores: Mapping[str, Score], stream: TextIO | None = None) -> None:
+    """Print an evaluation: a line a split."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("split")
+    for heading in ("examples", metric, "loss"):
+        table.add_column(heading, justify="right")
+    for split, score in scores.items():
+        table.add_row(split, count(score.examples), percent(score.value), f"{score.loss:.4f}")
+    _print(table, stream)
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = None) -> None:
+    """Print the rows of runlog.comparison."""
+    table = Table(box=box.SIMPLE)
+    left = ("run", "algorithm", "model", "metric")
+    right = ("before", "after", "bits/client/round", "uplink/client", "wire", "time", "memory")
+    for heading in left:
+        table.add_column(heading, overflow="fold")
+    for heading in right:
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        bits = row["uplink_bits"]
+        table.add_row(
+            *(str(row[key] or "-") for key in left),
+            percent(row["before"]),
+            percent(row["after"]),
+            _number(row["bits"], ",.10g"),
+            size(None if bits is None else math.ceil(bits / 8)),
+            size(row["wire_bytes"]),
+            duration(row["seconds"]),
+            size(row["memory"]),
+        )
+    _print(table, stream)
+
+
+def percent(fraction: float | None) -> str:
+    """0.8125 as 81.2 %."""
+    return "-" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def count(number: int | None) -> str:
+    """12345 as 12,345."""
+    return "-" if number is None else f"{number:,}"
+
+
+def size(nbytes: float | None) -> str:
+    """Bytes in decimal units: 1250 as 1.25 kB."""
+    if nbytes is None:
+        return "-"
+    value, units = float(nbytes), ["TB", "GB", "MB", "kB", "B"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop()
+    return f"{value:.3g} {units[-1]}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as 12.3 s, 4 min 05 s or 3 h 07 min."""
+    if seconds is None:
+        return "-"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _printable(text: str) -> str:
+    """Control characters of a stranger's file would reach the terminal as commands."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _print_pairs(lines: Mapping[str, str], stream: TextIO | None) -> None:
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in lines.items():
+        table.add_row(label, value)
+    _print(table, stream)
+
+
+def _console(stream: TextIO) -> Console:
+    # Without a terminal rich assumes 80 columns, or whatever COLUMNS says in the job's environment.
+    # No markup: recipe patterns such as h.[0-9].* and names of models and runs are not ours.
+    width = None if stream.isatty() else LOG_WIDTH
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+
+
+def _print(table: Table, stream: TextIO | None) -> None:
+    _console(stream or sys.stdout).print(table)

@@ -1,0 +1,51 @@
+"""Which number of which parameter: the address of every trainable element, whatever the sharding.
+
+A `Piece` says which elements of a full, unsharded parameter a local tensor holds. One piece serves the whole
+parameter (one run of all elements), a tensor-parallel slice along dim 0 (one run at an offset), a slice along
+dim 1 (one run a row) and the rows of an embedding that a batch looks up (one run a row).
+
+Promise: directions, rounding bits and fingerprints are functions of (seed, Piece) alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .seeds import name_key
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Local element k * length + i is element starts[k] + i of the full parameter.
+
+    key: 64-bit hash of the parameter's name.  starts: int64 [runs].  length: elements a run.
+    """
+
+    key: int
+    starts: np.ndarray
+    length: int
+
+    @staticmethod
+    def whole(name: str, numel: int) -> Piece:
+        """All elements of a parameter that is not sharded."""
+        return Piece(name_key(name), np.zeros(1, np.int64), numel)
+
+    def rows(self, rows: np.ndarray, width: int) -> Piece:
+        """Some rows of this (whole) parameter, seen as a matrix of `width` columns; rows: int64 [n]."""
+        return Piece(self.key, np.asarray(rows, np.int64) * width + int(self.starts[0]), width)
+
+    @property
+    def numel(self) -> int:
+        return len(self.starts) * self.length
+
+
+def layout_hash(shapes: Mapping[str, Iterable[int]]) -> str:
+    """128-bit hex digest of the trainable parameters' names and full shapes, independent of their order."""
+    h = hashlib.blake2b(digest_size=16)
+    for name in sorted(shapes):
+        h.update(f"{name} {' '.join(str(int(n)) for n in shapes[name])}\n".encode())
+    return h.hexdigest()

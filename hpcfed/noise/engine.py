@@ -1,0 +1,158 @@
+"""Directions, perturbed weights, moves and fingerprints of torch tensors on the CPU (noise spec v1).
+
+    fill_(out, seed, piece, distribution)                             out = z
+    perturb(w, plus, minus, seed, mu, piece, distribution)            plus, minus = w + mu z, w - mu z, one draw of z
+    move_(w, seeds, coefficients, piece, distribution, rounding)      w = w - c z for every (seed, c), one sweep
+    fingerprint(tensor, piece)                                        128 bits, summable over disjoint pieces
+
+Tensors are contiguous and hold the elements of `piece` in order, in any shape. Weights are float32, bfloat16 or float16.
+Promise: results are functions of the arguments alone, whatever the pieces, the chunks and the number of threads.
+
+Threads: large tensors are cut between a pool of our own and the caller; the kernels hold no GIL. Not Numba's prange,
+whose threading layers start a second OpenMP or TBB beside torch's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..layout import Piece
+from . import cpu
+from .spec import DISTRIBUTIONS, MASK, ROUNDINGS, add_fingerprints, fingerprint_key, normal_table
+
+__all__ = ["DISTRIBUTIONS", "ROUNDINGS", "add_fingerprints", "fill_", "fingerprint", "move_", "perturb", "set_threads"]
+
+ALONE = 65_536  # elements; below, handing work to another thread costs more than it saves
+
+_KIND = {torch.float32: cpu.FLOAT32, torch.bfloat16: cpu.BFLOAT16, torch.float16: cpu.FLOAT16}
+_DISTRIBUTION = {name: code for code, name in enumerate(DISTRIBUTIONS)}
+_ROUNDING = {name: code for code, name in enumerate(ROUNDINGS)}
+_TABLE = normal_table().view(np.uint32)
+_TABLE_ADDRESS = _TABLE.ctypes.data
+
+_threads: int | None = None
+_pool: tuple[int, ThreadPoolExecutor] | None = None
+
+
+def set_threads(n: int | None) -> None:
+    """How many threads a large tensor is cut over, the caller included; None: as many as torch uses."""
+    global _threads
+    assert n is None or n >= 1
+    _threads = n
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+os.register_at_fork(after_in_child=_forget_pool)  # threads do not survive a fork: a child would wait for them for ever
+
+
+def _workers(n: int) -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None or _pool[0] != n:
+        if _pool is not None:
+            _pool[1].shutdown(wait=False)
+        _pool = n, ThreadPoolExecutor(n, thread_name_prefix="hpcfed-noise")
+    return _pool[1]
+
+
+def _spread(kernel: Callable[[int, int], object], piece: Piece, total: int) -> list[object]:
+    """kernel(lo, hi) over [0, total), in one call or a chunk a thread. Returns what the chunks returned."""
+    threads = min(_threads or torch.get_num_threads(), total // (ALONE // 2))
+    if total < ALONE or threads == 1:
+        return [kernel(0, total)]
+    cuts = [0, *(_aligned(total * i // threads, piece) for i in range(1, threads)), total]
+    waiting = [_workers(threads - 1).submit(kernel, lo, hi) for lo, hi in zip(cuts[1:-1], cuts[2:], strict=True)]
+    first = kernel(cuts[0], cuts[1])
+    return [first, *(job.result() for job in waiting)]
+
+
+def _aligned(cut: int, piece: Piece) -> int:
+    """`cut`, moved back to the start of its tile or run, so that no tile is drawn twice."""
+    run, within = divmod(cut, piece.length)
+    return cut - min(within, (int(piece.starts[run]) + within) % cpu.TILE)
+
+
+def _signed(x: int) -> int:
+    """A 64-bit pattern as the int64 that Numba takes."""
+    x &= MASK
+    return x - (x >> 63 << 64)
+
+
+def _fits(tensor: Tensor, piece: Piece) -> int:
+    n = tensor.numel()
+    assert tensor.is_contiguous() and tensor.device.type == "cpu", "the CPU engine takes contiguous CPU tensors"
+    assert n == len(piece.starts) * piece.length, f"a piece of {piece.numel} elements for a tensor of {n}"
+    return n
+
+
+def fill_(out: Tensor, seed: int, piece: Piece, distribution: str) -> None:
+    """out <- z of a piece, to nearest in out's dtype. out: float32, bfloat16 or float16 [piece.numel]."""
+    total = _fits(out, piece)
+    code, kind, at, starts, length = _DISTRIBUTION[distribution], _KIND[out.dtype], out.data_ptr(), piece.starts, piece.length
+    key, seed = _signed(piece.key), _signed(seed)
+    _spread(lambda lo, hi: cpu.fill(at, starts, length, lo, hi, key, seed, code, kind, _TABLE_ADDRESS), piece, total)
+
+
+def perturb(
+    w: Tensor, plus: Tensor, minus: Tensor | None, seed: int, mu: float, piece: Piece, distribution: str
+) -> None:
+    """plus <- w + mu z and minus <- w - mu z, from one draw; w is only read.
+
+    mu z and the sum are each rounded to float32, then to nearest even in w's dtype, which plus and minus share.
+    minus = None skips that side. plus may be w itself only if minus is None.
+    """
+    total = _fits(w, piece)
+    assert plus.dtype == w.dtype and _fits(plus, piece) == total
+    assert minus is None or (minus.dtype == w.dtype and _fits(minus, piece) == total)
+    code, kind, starts, length = _DISTRIBUTION[distribution], _KIND[w.dtype], piece.starts, piece.length
+    key, seed = _signed(piece.key), _signed(seed)
+    at, up, down = w.data_ptr(), plus.data_ptr(), 0 if minus is None else minus.data_ptr()
+
+    def kernel(lo: int, hi: int) -> None:
+        cpu.perturb(at, up, down, starts, length, lo, hi, key, seed, mu, code, kind, _TABLE_ADDRESS)
+
+    _spread(kernel, piece, total)
+
+
+def move_(
+    w: Tensor, seeds: np.ndarray, coefficients: np.ndarray, piece: Piece, distribution: str, rounding: str
+) -> None:
+    """w <- round(w - c z) for each (seed, c) in turn, in one sweep over w: the same bits as n single moves.
+
+    seeds: uint64 [n]. coefficients: float32 [n]. rounding: "nearest" or "stochastic", after every step, in w's dtype;
+    float32 has nothing left to round. A finite value that outgrows the dtype becomes infinite.
+    """
+    total = _fits(w, piece)
+    assert seeds.dtype == np.uint64 and coefficients.dtype == np.float32 and len(seeds) == len(coefficients)
+    code, way, kind = _DISTRIBUTION[distribution], _ROUNDING[rounding], _KIND[w.dtype]
+    at, starts, length, key = w.data_ptr(), piece.starts, piece.length, _signed(piece.key)
+    if len(seeds) == 0:
+        return
+
+    def kernel(lo: int, hi: int) -> None:
+        cpu.move(at, starts, length, lo, hi, key, seeds, coefficients, code, way, kind, _TABLE_ADDRESS)
+
+    _spread(kernel, piece, total)
+
+
+def fingerprint(tensor: Tensor, piece: Piece) -> int:
+    """128 bits of (values' bits, dtype, parameter name, elements); any dtype of 1, 2, 4 or 8 bytes; 0 if empty.
+
+    Two independent sums mod 2^64: put pieces together with add_fingerprints(), not with +.
+    """
+    total, size = _fits(tensor, piece), tensor.element_size()
+    assert size in (1, 2, 4, 8), f"{tensor.dtype} has no fingerprint"
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    a, b = (_signed(fingerprint_key(piece.key, dtype, lane)) for lane in range(2))
+    at, starts, length = tensor.data_ptr(), piece.starts, piece.length
+    sums = _spread(lambda lo, hi: cpu.fingerprint(at, starts, length, lo, hi, size, a, b), piece, total)
+    return add_fingerprints(*(high << 64 | low for low, high in sums))  # type: ignore[misc]

@@ -1,0 +1,20 @@
+"""The orbit: what was decided in every round, as a live journal and as a sealed file. See DESIGN 5.2."""
+
+from __future__ import annotations
+
+from .header import Header, pack_signs, public_name, unpack_signs
+from .journal import Journal, read_journal
+from .sealed import Orbit, load, load_any, seal
+
+__all__ = [
+    "Header",
+    "Journal",
+    "Orbit",
+    "load",
+    "load_any",
+    "pack_signs",
+    "public_name",
+    "read_journal",
+    "seal",
+    "unpack_signs",
+]

@@ -1,0 +1,141 @@
+"""What a task is: examples stored compactly, batches of tensors, and scores that become losses and predictions.
+
+Formula  loss = -log softmax(scores)[label], prediction = argmax scores     cross-entropy over the classes
+         scores: a classifier's logits; or, for prompts, the mean log-probability per token of every candidate
+         continuation (MeZO, Malladi et al. 2023)
+Legend   n: examples of a batch, C: classes, rows: n * rows_per_example sequences or images, example by example
+Promise  a batch is a function of its examples alone: no state, no random draw, the same on every rank
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+Example = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Sequences of different lengths in one array: sequence i is flat[starts[i] : starts[i + 1]].
+
+    flat: int32 [tokens].  starts: int64 [n + 1].
+    """
+
+    flat: NDArray[np.int32]
+    starts: NDArray[np.int64]
+
+    @staticmethod
+    def of(sequences: Sequence[Sequence[int] | NDArray[np.integer[Any]]]) -> Ragged:
+        lengths = np.fromiter((len(s) for s in sequences), np.int64, len(sequences))
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        flat = np.empty(int(starts[-1]), np.int32)
+        for i, sequence in enumerate(sequences):
+            flat[starts[i] : starts[i + 1]] = sequence
+        return Ragged(flat, starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, i: int) -> NDArray[np.int32]:
+        return self.flat[self.starts[i] : self.starts[i + 1]]
+
+
+Column = Ragged | NDArray[Any]
+
+
+class Examples:
+    """The examples of one split, ready to be collated: len(), [i] -> Example.
+
+    columns: per feature a Ragged or an array whose dimension 0 is n.  labels: int64 [n] in range(C).
+    owners: whom each example belongs to, [n] strings or integers, where the data set says so.
+    """
+
+    def __init__(self, columns: Mapping[str, Column], labels: NDArray[np.int64], owners: NDArray[Any] | None = None):
+        assert all(len(column) == len(labels) for column in columns.values())
+        self.columns, self.labels, self.owners = dict(columns), labels, owners
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> Example:
+        return {name: column[i] for name, column in self.columns.items()} | {"label": int(self.labels[i])}
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """inputs: what the model is called with, each [rows, ...]; token ids and masks int64, pixel_values float32 (whoever
+    calls the model casts floating inputs to the model's dtype and moves all to its device).  label: int64 [n].
+    extra: what the scores need beside the logits, dimension 0 = rows.
+    """
+
+    inputs: dict[str, Tensor]
+    label: Tensor
+    rows_per_example: int = 1
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """How one kind of model sees examples: the part of a Task that does not depend on the data.
+
+    collate: examples -> Batch.  scores: (logits, batch) -> float32 [n, C].
+    tokens: example -> rows times sequence length (1 for an image), what max_batch_tokens counts.
+    head_rows: vocabulary rows whose logits suffice; where given, scores wants logits [rows, positions, len(head_rows)].
+    keep_last: how many of the last positions' logits suffice (logits_to_keep; sequences are padded on the left);
+    0: all.  Logits of more positions than that are welcome too.
+    """
+
+    collate: Callable[[Sequence[Example]], Batch]
+    scores: Callable[[Tensor, Batch], Tensor]
+    tokens: Callable[[Example], int]
+    head_rows: list[int] | None = None
+    keep_last: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A data set in the form that one kind of model sees it in.
+
+    labels: names of the C classes.  train: what the clients hold.  splits: what is evaluated, by name.
+    """
+
+    name: str
+    labels: list[str]
+    train: Examples
+    splits: dict[str, Examples]
+    form: Form
+    metric: str = "accuracy"
+
+    @property
+    def head_rows(self) -> list[int] | None:
+        return self.form.head_rows
+
+    @property
+    def keep_last(self) -> int:
+        return self.form.keep_last
+
+    @property
+    def last_only(self) -> bool:
+        """Only the last position's logits are needed."""
+        return self.form.keep_last == 1
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        return self.form.collate(examples)
+
+    def tokens(self, example: Example) -> int:
+        return self.form.tokens(example)
+
+    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """float32 [n]: the cross-entropy of each example over its C scores; logits as Form.scores wants them."""
+        return F.cross_entropy(self.form.scores(logits, batch), batch.label, reduction="none")
+
+    def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
+        """int64 [n]: the class with the highest score, the first of equals."""
+        return self.form.scores(logits, batch).argmax(dim=-1)

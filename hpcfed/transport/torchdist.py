@@ -1,0 +1,146 @@
+"""The client axis over torch.distributed: a store and a process group object of its own.
+
+torch's default world stays free for whatever spreads a model over the ranks of one row, which takes that world to be
+its own. The store's keys carry the restart count: after torchrun restarts a job, the addresses of the dead attempt
+are still in the agent's store.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from ..env import Launch, MeetingPoint, meeting_point
+from ..errors import TransportError
+from .base import PeerLostError, Transport, first_line, lost
+from .watch import Watch
+
+START = timedelta(seconds=120)  # a rank that died before it came here must not hold the others for torch's 30 minutes
+SILENCE = timedelta(minutes=30)  # a row may take this much longer for its round than the fastest one
+
+
+class TorchTransport(Transport):
+    """Collective: every rank of the launch builds one.
+
+    backend: gloo sums in host memory; nccl on GPU number local_rank, one rank a GPU.
+    TransportError if the ranks have not found each other within START.
+    """
+
+    def __init__(self, launch: Launch, backend: Literal["gloo", "nccl"] = "gloo") -> None:
+        self.name = f"torch.distributed ({backend})"
+        self.rank, self.row, self.rows = launch.rank, launch.rank, launch.size
+        self._device = torch.device("cuda", launch.local_rank) if backend == "nccl" else torch.device("cpu")
+        point = meeting_point(launch)
+        try:
+            self._store: dist.Store | None = _store(launch, point)
+            channel = dist.PrefixStore(f"hpcfed/{launch.restart}", self._store)
+            channel.set(f"here/{launch.rank}", "1")
+            channel.wait([f"here/{rank}" for rank in range(launch.size)], START)
+            address = _own_address(launch, point)
+            self._group: Any = _nccl(channel, launch) if backend == "nccl" else _gloo(channel, launch, address)
+            self._watch = Watch(channel, self.row, self.rows, address or point.host, START.total_seconds())
+        except (RuntimeError, ValueError, OSError) as error:
+            raise TransportError(
+                f"the {launch.size} ranks did not find each other at {point.host}:{point.port} within "
+                f"{START.total_seconds():.0f} s: {first_line(error)}. Is the address reachable from every host, the "
+                "port free there, and did every rank start?"
+            ) from None
+
+    @contextmanager
+    def _peers(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            why = re.sub(r"^\[\S+\] ", "", first_line(error)).partition(". This is typically")[0]  # gloo's source line
+            raise PeerLostError(lost(why, self._watch.lost_row())) from None
+
+    def _tensor(self, vector: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(vector).to(self._device)
+
+    def _sum(self, vector: np.ndarray) -> np.ndarray:
+        tensor = self._tensor(vector.copy())  # gloo sums in place
+        with self._peers():
+            self._group.allreduce(tensor, dist.ReduceOp.SUM, SILENCE).wait()
+        return tensor.cpu().numpy()
+
+    def _gather(self, vector: np.ndarray) -> np.ndarray:
+        out = self._tensor(np.empty((self.rows, len(vector)), vector.dtype))
+        with self._peers():
+            self._group.allgather(list(out), self._tensor(vector), SILENCE).wait()
+        return out.cpu().numpy()
+
+    def _broadcast(self, vector: np.ndarray, root: int) -> None:
+        tensor = self._tensor(vector)
+        with self._peers():
+            self._group.broadcast(tensor, root, SILENCE).wait()
+        if tensor.device.type != "cpu":
+            vector[:] = tensor.cpu().numpy()
+
+    def barrier(self) -> None:
+        self._sum(np.zeros(1, np.int8))
+
+    def abort(self, code: int) -> NoReturn:
+        # No unwinding: the system closes the sockets at once, so the peers' next collective fails; a destructor of
+        # torch's might first wait for those same peers.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    def close(self) -> None:
+        if self._group is not None:
+            self._watch.expect_end()
+            self.barrier()
+            self._watch.close()
+            self._group.shutdown()
+            self._group = self._store = None
+
+
+def _store(launch: Launch, point: MeetingPoint) -> dist.Store:
+    serves = launch.rank == 0 and not point.by_agent
+    return dist.TCPStore(
+        point.host, point.port, launch.size, serves, START, wait_for_workers=False, multi_tenant=serves
+    )
+
+
+def _gloo(store: dist.Store, launch: Launch, address: str) -> Any:
+    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    options._timeout = START  # of connecting; collectives bring their own
+    if address:
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
+    else:
+        options._devices = [dist.ProcessGroupGloo.create_default_device()]
+    return dist.ProcessGroupGloo(store, launch.rank, launch.size, options)
+
+
+def _nccl(store: dist.Store, launch: Launch) -> Any:
+    options = dist.ProcessGroupNCCL.Options()
+    options._timeout = START
+    return dist.ProcessGroupNCCL(store, launch.rank, launch.size, options)
+
+
+def _own_address(launch: Launch, point: MeetingPoint) -> str:
+    """The address under which this rank's peers reach it; empty: gloo's own choice by host name."""
+    if launch.one_host:
+        return "127.0.0.1"  # works also where the host's name does not resolve
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((point.host, point.port))  # a datagram socket sends nothing here, it only picks the route
+            own = str(probe.getsockname()[0])
+        except OSError:
+            return ""
+    return "" if own.startswith("127.") else own
+
+
+def gpu_for_each(launch: Launch) -> bool:
+    """Whether this host has a GPU for every rank on it: NCCL refuses two ranks on one."""
+    return torch.cuda.is_available() and launch.local_size <= torch.cuda.device_count() and dist.is_nccl_available()

@@ -1,0 +1,141 @@
+"""What every transport must do, whatever carries it: bodies that run on 1, 2 and 3 ranks under any launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from hpcfed.errors import ConfigError, DivergedError, TransportError
+from hpcfed.messages import Ballots
+from hpcfed.transport import Transport, agree, base, check_same
+
+
+def split(voters: int, rows: int) -> list[int]:
+    """Voters per row, front rows first; later rows may host nobody."""
+    return [voters // rows + (row < voters % rows) for row in range(rows)]
+
+
+def mine(transport: Transport, votes: np.ndarray, hosted: list[int]) -> Ballots:
+    first = sum(hosted[: transport.row])
+    return Ballots(range(first, first + hosted[transport.row]), votes[first : first + hosted[transport.row]])
+
+
+def check_sums(transport: Transport) -> None:
+    rows, row = transport.rows, transport.row
+    for dtype in (np.int8, np.int32, np.int64):
+        vector = np.array([1, -2, row], dtype)
+        total = transport.all_sum(vector)
+        assert total.dtype == dtype and total.tolist() == [rows, -2 * rows, rows * (rows - 1) // 2]
+        assert vector.tolist() == [1, -2, row]  # what was handed over is not written
+    wrapped = transport.all_sum(np.array([100], np.int8))
+    assert wrapped.tolist() == np.array([100 * rows]).astype(np.int8).tolist()
+
+
+def check_tallies(transport: Transport) -> None:
+    rng = np.random.default_rng(0)
+    for voters in (1, 2, 5, 126, 127, 128, 1000):
+        for q in (1, 3, 9):
+            votes = rng.integers(-1, 2, (voters, q)).astype(np.int8)
+            votes[:, 0] = 1  # all agree: the sum that would overflow first
+            hosted = split(voters, transport.rows)
+            for form in ("sum", "bits"):
+                tally = transport.tally(mine(transport, votes, hosted), voters, hosted, form, stop=transport.row == 0)
+                assert tally.sums.tolist() == votes.sum(0, dtype=int).tolist()
+                assert tally.cast.tolist() == (votes != 0).sum(0).tolist()
+                assert tally.sums.dtype == tally.cast.dtype == np.int32
+                assert (tally.voters, tally.stop) == (voters, 1)
+                lane = 1 if voters <= 127 else 4
+                size = (2 * q + 1) * lane if form == "sum" else 2 * -(-hosted[0] * q // 8) + 1
+                sent = (0, 0) if transport.rows == 1 else (1, size)
+                assert (tally.collectives, tally.payload_bytes) == sent
+
+
+def check_nobody_votes(transport: Transport) -> None:
+    hosted = split(3, transport.rows)
+    tally = transport.tally(mine(transport, np.zeros((3, 2), np.int8), hosted), 3, hosted)
+    assert tally.sums.tolist() == tally.cast.tolist() == [0, 0] and tally.stop == 0
+
+
+def check_stuffing(transport: Transport) -> None:
+    rows = transport.rows
+    votes = np.ones((3 * rows, 2), np.int8)
+    votes[-1, 1] = 100  # the last row's client
+    hosted = split(3 * rows, rows)
+    ballots = mine(transport, votes, hosted)
+    with pytest.raises(TransportError, match=r"direction 1: \d+ votes that sum to \d+ cannot .* stuffed"):
+        transport.tally(ballots, 3 * rows, hosted)
+    assert transport.tally(ballots, 3 * rows, hosted, "bits").sums.tolist() == [3 * rows] * 2
+
+
+def check_bytes(transport: Transport) -> None:
+    rows, row = transport.rows, transport.row
+    base.CHUNK = 1000  # several messages
+    for size in (0, 1, 999, 1000, 3001):
+        sent = [bytes([i + 1]) * (size + i) for i in range(rows)]
+        assert transport.all_gather(sent[row]) == sent
+        for root in range(rows):
+            assert transport.broadcast(sent[root] if row == root else None, root) == sent[root]
+    assert transport.all_gather(b"last" if row == rows - 1 else b"") == [b""] * (rows - 1) + [b"last"]
+    transport.barrier()
+
+
+def check_agreement(transport: Transport) -> None:
+    rows, row = transport.rows, transport.row
+    agree(transport, None)
+    with pytest.raises(ConfigError) as caught:
+        agree(transport, "no such file: a.csv")
+    assert str(caught.value) == "no such file: a.csv" and transport.is_everywhere(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        agree(transport, f"disk {row} is full")
+    assert all(f"disk {i} is full" in str(caught.value) for i in range(rows))
+    check_same(transport, "the recipe", "abc")
+    check_same(transport, "the fingerprint", b"\x01\xff")
+    if rows > 1:
+        with pytest.raises(ConfigError, match=f"^row {rows - 1}: no data$"):
+            agree(transport, "no data" if row == rows - 1 else None)
+        with pytest.raises(DivergedError, match=f"^the fingerprint differs .*row {rows - 1}: ff"):
+            check_same(transport, "the fingerprint", b"\xff" if row == rows - 1 else b"\x00", DivergedError)
+
+
+CHECKS = (check_sums, check_tallies, check_nobody_votes, check_stuffing, check_bytes, check_agreement)
+
+
+def everything(transport: Transport) -> list[object]:
+    """All checks on one launch; errors that all rows raise alike leave the transport usable for the next."""
+    for check in CHECKS:
+        check(transport)
+    return [transport.name, transport.row, transport.rows]
+
+
+def die(transport: Transport, how: str, who: int, busy: bool = False) -> None:
+    """Row `who` raises, or is killed, after some rounds; the others vote on, or are busy with something long."""
+    votes = np.ones((1, 1), np.int8)
+    for t in range(10**9):
+        transport.tally(Ballots([0], votes), transport.rows, [1] * transport.rows)
+        if t == 5 and transport.row == who:
+            if how == "raise":
+                raise ValueError(f"boom in row {who}")
+            os.kill(os.getpid(), signal.SIGKILL)
+        if t == 5 and busy:
+            time.sleep(600)
+
+
+def disagree(transport: Transport) -> None:
+    """Ends in an error that all rows raise alike."""
+    check_same(transport, "the recipe", f"recipe {transport.row}")
+
+
+STUMBLER = """
+import sys
+from hpcfed.env import discover
+from hpcfed.transport import choose, guard
+launch = discover()
+with guard(launch):
+    if launch.rank == int(sys.argv[1]):
+        raise ValueError("boom before the start")
+    choose(launch).close()
+"""
