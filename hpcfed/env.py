@@ -19,7 +19,8 @@ import importlib.metadata
 import os
 import platform
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .errors import ConfigError
@@ -158,13 +159,26 @@ def first_host(nodelist: str) -> str:
     return "".join(part or "" for part in found.groups()) if found else nodelist
 
 
-def meeting_point(launch: Launch, environ: Mapping[str, str] = os.environ) -> MeetingPoint:
-    """Where the ranks find each other without MPI; MASTER_ADDR and MASTER_PORT win, Slurm's own variables come next."""
+def _resolves(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except OSError:
+        return False
+
+
+def meeting_point(
+    launch: Launch, environ: Mapping[str, str] = os.environ, resolves: Callable[[str], bool] = _resolves
+) -> MeetingPoint:
+    """Where the ranks find each other without MPI; MASTER_ADDR and MASTER_PORT win, Slurm's own variables come next.
+
+    resolves: whether a host name has an address.
+    """
     host, port = environ.get("MASTER_ADDR", ""), _integer(environ, "MASTER_PORT", 0)
     if launch.launcher == "slurm":
         # Rank 0 serves the store, so this is its node. The port follows from job and step: all ranks find the same.
-        nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_NODELIST", "")
-        host = host or ("127.0.0.1" if launch.one_host else first_host(nodes))
+        # Where node names do not resolve, the node that srun ran on is next best: in a batch job that is the same one.
+        first = "127.0.0.1" if launch.one_host else first_host(environ.get("SLURM_STEP_NODELIST", ""))
+        host = host or (first if resolves(first) else environ.get("SLURM_LAUNCH_NODE_IPADDR", first))
         job, step = (_integer(environ, "SLURM_JOB_ID", 0), _integer(environ, "SLURM_STEP_ID", 0))
         port = port or 10000 + (job * 37 + step) % 20000
     if not host or not 0 < port < 65536:

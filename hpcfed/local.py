@@ -34,16 +34,23 @@ class Local:
         return clients, np.concatenate([p for p, _ in found]), np.concatenate([x for _, x in found])
 
     def _micro_batches(self, members: Sequence[int], t: int) -> Iterator[tuple[Batch, np.ndarray]]:
-        """The group's examples, client after client, cut where a limit would be passed: (batch, slot of each example)."""
+        """The group's examples, short ones first (so that they are not padded to the length of the longest), cut where
+        a limit would be passed: (batch, slot of each example)."""
         batches = [self.pool.batch(client, t) for client in members]
-        slot = np.repeat(np.arange(len(members)), [len(b) for b in batches])
         examples = [self.task.train[int(i)] for i in np.concatenate(batches)]
-        most, tokens = self.limits.max_batch_examples or len(examples), self.limits.max_batch_tokens
-        start, longest = 0, 0
-        for end, example in enumerate(examples):
-            longest = max(longest, self.task.tokens(example))
-            full = end - start == most or (tokens and longest * (end - start + 1) > tokens)
-            if full and end > start:
-                yield self.task.collate(examples[start:end]), slot[start:end]
-                start, longest = end, self.task.tokens(example)
-        yield self.task.collate(examples[start:]), slot[start:]
+        tokens = np.array([self.task.tokens(example) for example in examples])
+        order = np.argsort(tokens, kind="stable")
+        slot = np.repeat(np.arange(len(members)), [len(b) for b in batches])[order]
+        start = 0
+        for end in (*self._cuts(tokens[order]), len(order)):
+            yield self.task.collate([examples[i] for i in order[start:end]]), slot[start:end]
+            start = end
+
+    def _cuts(self, tokens: np.ndarray) -> Iterator[int]:
+        """Where to cut examples of these lengths (ascending): each micro-batch within both limits, or a single example."""
+        most_examples, most_tokens, start = self.limits.max_batch_examples, self.limits.max_batch_tokens, 0
+        for i in range(1, len(tokens)):
+            size = i + 1 - start
+            if (most_examples and size > most_examples) or (most_tokens and size * tokens[i] > most_tokens):
+                yield i
+                start = i

@@ -185,6 +185,8 @@ def _image_processor(config: ModelConfig, found: Any) -> dict[str, Any]:
         raise _unreadable(config, name, e) from None
     height, width, shortest = _image_size(raw, getattr(found, "image_size", None) or 224)
     channels, scaled = int(getattr(found, "num_channels", 3)), raw.get("do_normalize", True)
+    if channels not in (1, 3):
+        raise ConfigError(f"model.name={config.name!r}: images of {channels} channels are not supported, only 1 or 3")
     values = {}
     for key, plain in (("mean", 0.0), ("std", 1.0)):
         value = raw.get(f"image_{key}", 0.5) if scaled else plain

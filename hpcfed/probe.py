@@ -57,13 +57,16 @@ class _Site:
 class _Owner:
     """A module whose forward runs with perturbed weights.
 
-    scales: positional index or keyword -> k, for tensor arguments with k * R rows when the batch has R.
+    scales: positional index or keyword -> k, for tensor arguments with k * R rows when the trial batch has R (k is
+    the number of tokens where a model flattens its sequences, so it is a fact about the trial only).
+    single: those of them that are not doubled yet when they come here (late doubling).
     plus, minus: scratch for its sites; shared by all owners without children, since only one of them runs at a time.
     """
 
     module: nn.Module
     sites: list[_Site]
     scales: dict[int | str, int] = field(default_factory=dict)
+    single: set[int | str] = field(default_factory=set)
     plus: list[Tensor] = field(default_factory=list)
     minus: list[Tensor] = field(default_factory=list)
 
@@ -73,7 +76,7 @@ class Probe:
 
     def __init__(self, model: nn.Module, forward: Forward, weights: Weights, distribution: str) -> None:
         self.model, self.forward, self.weights, self.distribution = model, forward, weights, distribution
-        self.mode = "unbound"  # then "dual" or "two-pass"
+        self.mode = "unbound"  # then, after a trial, "dual" or "two-pass"
         self.late = False  # dual, and the batch is doubled only from the first perturbed module on
         self._owners: list[_Owner] = []
         self._seed, self._mu, self._rows = 0, 0.0, 0
@@ -152,25 +155,29 @@ class Probe:
         ]
         return [list(side) for side in zip(*each, strict=True)]
 
-    def _split(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        n = k * self._rows
-        if x.shape[0] == 2 * n:
-            return x[:n], x[n:]
-        if x.shape[0] != n:
-            raise _NotBatchFirst
-        return x, x  # not doubled yet: both sides see the same activations
+    def _split(self, owner: _Owner, key: int | str, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.mode == "trial":
+            n = owner.scales[key] * self._rows
+            if x.shape[0] == n:
+                owner.single.add(key)
+            elif x.shape[0] != 2 * n:
+                raise _NotBatchFirst
+        if key in owner.single:
+            return x, x  # not doubled yet: both sides see the same activations
+        middle = x.shape[0] // 2
+        return x[:middle], x[middle:]
 
     def _halves(self, owner: _Owner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         first, second = (list(args), dict(kwargs)), (list(args), dict(kwargs))
-        for key, k in owner.scales.items():
+        for key in owner.scales:
             at: Any = 0 if isinstance(key, int) else 1
-            x, y = self._split((args, kwargs)[at][key], k)
+            x, y = self._split(owner, key, (args, kwargs)[at][key])
             first[at][key], second[at][key] = x, y
         return [first, second]
 
     def _linear(self, owner: _Owner, x: Tensor) -> Tensor:
         """nn.Linear without a copy of its output: both products are written into one tensor."""
-        first, second = self._split(x, owner.scales[0])
+        first, second = self._split(owner, 0, x)
         sides = self._drawn(owner)
         out = x.new_empty(2 * first.shape[0], *x.shape[1:-1], owner.module.out_features)
         middle = first.shape[0]
@@ -209,12 +216,15 @@ class Probe:
         calls = [_recorded(self.model, self.forward, small) for small in few]
         self._attribute(few[0], seed, ran=set(calls[0]))
         self._allot_scratch()
-        self.mode = "dual" if self._find_scales(*calls) else "two-pass"
-        if self.mode == "dual":
-            expected = self._two_passes(few[1], seed, TRIAL_MU)
-            self.mode = "dual" if self._agrees(few[1], seed, expected) else "two-pass"
-            self.late = self.mode == "dual"
-            self.late = self.late and self._agrees(few[1], seed, expected)
+        expected = self._two_passes(few[1], seed, TRIAL_MU)
+        self.mode = "trial"
+        fits = self._find_scales(*calls) and self._agrees(few[1], seed, expected)
+        self.late = fits and len(self.weights.params) < len(list(self.model.parameters()))
+        self.late = self.late and self._agrees(few[1], seed, expected)
+        if not self.late:
+            for owner in self._owners:
+                owner.single.clear()
+        self.mode = "dual" if fits else "two-pass"
 
     def _agrees(self, inputs: Inputs, seed: int, expected: tuple[Tensor, Tensor]) -> bool:
         """Does the dual forward compute what two passes do?"""

@@ -88,8 +88,12 @@ def train(run: Run, keeper: Keeper | None) -> dict[str, Any]:
     with _stopping(state), ExitStack() as stack:
         notes = _resume(run, keeper, state)
         if keeper:
+            assert keeper.journal
+            stack.callback(keeper.journal.close)
+            if recipe.tensorboard:
+                keeper.board = stack.enter_context(TensorBoardLog(keeper.folder.path / "tensorboard"))
             progress = stack.enter_context(keeper.show(recipe.rounds, state.t))
-            for note in notes:
+            for note in keeper.folder.notes + notes:
                 progress.note(note)
         if state.t == 0:
             _score(run, keeper, state)

@@ -139,10 +139,10 @@ def _tokenizer_json(bos: str | None, eos: str | None) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([f" {word} {word}" for word in words] * 3, trainer)
+    tokenizer.train_from_iterator([f"{word} {word}" for word in words] * 3, trainer)
     if bos is not None or eos is not None:
         single = " ".join(part for part in [bos, "$A", eos] if part)
-        ids = [(token, tokenizer.token_to_id(token)) for token in {bos, eos} - {None}]
+        ids = [(token, tokenizer.token_to_id(token)) for token in {bos, eos} if token is not None]
         pair = f"{single} {' '.join(part for part in [eos, '$B', eos] if part)}"
         tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
     return tokenizer.to_str()

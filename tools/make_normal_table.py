@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from statistics import NormalDist
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 import numpy as np
 
 TABLE = Path(__file__).parents[1] / "hpcfed" / "noise" / "normal_v1.bin"

@@ -5,30 +5,34 @@
     move_(w, seeds, coefficients, piece, distribution, rounding)      w = w - c z for every (seed, c), one sweep
     fingerprint(tensor, piece)                                        128 bits, summable over disjoint pieces
 
-Tensors are contiguous and hold the elements of `piece` in order, in any shape. Weights are float32, bfloat16 or float16.
+Tensors are contiguous and hold the elements of `piece` in order, in any shape; weights are float32, bfloat16 or
+float16.
 Promise: results are functions of the arguments alone, whatever the pieces, the chunks and the number of threads.
 
-Threads: large tensors are cut between a pool of our own and the caller; the kernels hold no GIL. Not Numba's prange,
-whose threading layers start a second OpenMP or TBB beside torch's.
+Threads: the caller and a pool of our own take chunks of a large tensor from one queue; the kernels hold no GIL. Not
+Numba's prange, whose threading layers start a second OpenMP or TBB beside torch's.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..layout import Piece
-from . import cpu
+from . import cpu, cpu_hash
 from .spec import DISTRIBUTIONS, MASK, ROUNDINGS, add_fingerprints, fingerprint_key, normal_table
 
 __all__ = ["DISTRIBUTIONS", "ROUNDINGS", "add_fingerprints", "fill_", "fingerprint", "move_", "perturb", "set_threads"]
 
-ALONE = 65_536  # elements; below, handing work to another thread costs more than it saves
+CHUNK = 32_768  # elements; a tensor of less than two is not worth waking a thread for
 
 _KIND = {torch.float32: cpu.FLOAT32, torch.bfloat16: cpu.BFLOAT16, torch.float16: cpu.FLOAT16}
 _DISTRIBUTION = {name: code for code, name in enumerate(DISTRIBUTIONS)}
@@ -64,15 +68,26 @@ def _workers(n: int) -> ThreadPoolExecutor:
     return _pool[1]
 
 
-def _spread(kernel: Callable[[int, int], object], piece: Piece, total: int) -> list[object]:
-    """kernel(lo, hi) over [0, total), in one call or a chunk a thread. Returns what the chunks returned."""
-    threads = min(_threads or torch.get_num_threads(), total // (ALONE // 2))
-    if total < ALONE or threads == 1:
+def _spread(kernel: Callable[[int, int], Any], piece: Piece, total: int) -> list[Any]:
+    """kernel(lo, hi) over [0, total), in one call or in chunks. Returns what the chunks returned, in any order."""
+    threads = min(_threads or torch.get_num_threads(), total // CHUNK)
+    if threads <= 1:
         return [kernel(0, total)]
-    cuts = [0, *(_aligned(total * i // threads, piece) for i in range(1, threads)), total]
-    waiting = [_workers(threads - 1).submit(kernel, lo, hi) for lo, hi in zip(cuts[1:-1], cuts[2:], strict=True)]
-    first = kernel(cuts[0], cuts[1])
-    return [first, *(job.result() for job in waiting)]
+    size = max(CHUNK, total // (threads * 8))
+    cuts = [_aligned(at, piece) for at in range(0, total, size)] + [total]
+    chunks = iter(list(itertools.pairwise(cuts)))  # shared: next() of a list's iterator is atomic
+
+    def work() -> list[Any]:
+        return [kernel(lo, hi) for lo, hi in chunks]
+
+    helpers = [_workers(threads - 1).submit(work) for _ in range(threads - 1)]
+    try:
+        done = work()
+    finally:
+        # A helper that never got a core is not waited for: right after a matrix product the threads of torch's OpenMP
+        # spin for milliseconds. One that runs is, even when interrupted: it writes to memory that our caller frees.
+        others = [helper.result() for helper in helpers if not helper.cancel()]
+    return done + [result for results in others for result in results]
 
 
 def _aligned(cut: int, piece: Piece) -> int:
@@ -94,11 +109,17 @@ def _fits(tensor: Tensor, piece: Piece) -> int:
     return n
 
 
+@lru_cache(16_384)
+def _fingerprint_keys(key: int, dtype: torch.dtype) -> tuple[int, ...]:
+    name = str(dtype).removeprefix("torch.")
+    return tuple(_signed(fingerprint_key(key, name, lane)) for lane in range(2))
+
+
 def fill_(out: Tensor, seed: int, piece: Piece, distribution: str) -> None:
     """out <- z of a piece, to nearest in out's dtype. out: float32, bfloat16 or float16 [piece.numel]."""
     total = _fits(out, piece)
-    code, kind, at, starts, length = _DISTRIBUTION[distribution], _KIND[out.dtype], out.data_ptr(), piece.starts, piece.length
-    key, seed = _signed(piece.key), _signed(seed)
+    code, kind, starts, length = _DISTRIBUTION[distribution], _KIND[out.dtype], piece.starts, piece.length
+    at, key, seed = out.data_ptr(), _signed(piece.key), _signed(seed)
     _spread(lambda lo, hi: cpu.fill(at, starts, length, lo, hi, key, seed, code, kind, _TABLE_ADDRESS), piece, total)
 
 
@@ -108,7 +129,7 @@ def perturb(
     """plus <- w + mu z and minus <- w - mu z, from one draw; w is only read.
 
     mu z and the sum are each rounded to float32, then to nearest even in w's dtype, which plus and minus share.
-    minus = None skips that side. plus may be w itself only if minus is None.
+    minus = None skips that side. The three do not overlap.
     """
     total = _fits(w, piece)
     assert plus.dtype == w.dtype and _fits(plus, piece) == total
@@ -133,6 +154,7 @@ def move_(
     """
     total = _fits(w, piece)
     assert seeds.dtype == np.uint64 and coefficients.dtype == np.float32 and len(seeds) == len(coefficients)
+    seeds, coefficients = np.array(seeds), np.array(coefficients)  # contiguous and writable: the kernel's one signature
     code, way, kind = _DISTRIBUTION[distribution], _ROUNDING[rounding], _KIND[w.dtype]
     at, starts, length, key = w.data_ptr(), piece.starts, piece.length, _signed(piece.key)
     if len(seeds) == 0:
@@ -151,8 +173,7 @@ def fingerprint(tensor: Tensor, piece: Piece) -> int:
     """
     total, size = _fits(tensor, piece), tensor.element_size()
     assert size in (1, 2, 4, 8), f"{tensor.dtype} has no fingerprint"
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    a, b = (_signed(fingerprint_key(piece.key, dtype, lane)) for lane in range(2))
+    a, b = _fingerprint_keys(piece.key, tensor.dtype)
     at, starts, length = tensor.data_ptr(), piece.starts, piece.length
-    sums = _spread(lambda lo, hi: cpu.fingerprint(at, starts, length, lo, hi, size, a, b), piece, total)
-    return add_fingerprints(*(high << 64 | low for low, high in sums))  # type: ignore[misc]
+    sums = _spread(lambda lo, hi: cpu_hash.fingerprint(at, starts, length, lo, hi, size, a, b), piece, total)
+    return add_fingerprints(*(high << 64 | low for low, high in sums))

@@ -184,7 +184,13 @@ def perturb(w: np.ndarray, seed: int, mu: float, piece: Piece, distribution: str
 
 
 def move(
-    w: np.ndarray, seeds: np.ndarray, coefficients: np.ndarray, piece: Piece, distribution: str, rounding: str, kind: str
+    w: np.ndarray,
+    seeds: np.ndarray,
+    coefficients: np.ndarray,
+    piece: Piece,
+    distribution: str,
+    rounding: str,
+    kind: str,
 ) -> np.ndarray:
     """w <- round(w - c z) for each (seed, c) in turn. coefficients: float32 [n]. Returns a new array of `kind`."""
     elements = elements_of(piece)

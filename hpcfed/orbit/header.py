@@ -34,7 +34,6 @@ CHOICES = {
     "dtype": ("float32", "bfloat16", "float16"),
     "payload": ("signs", "floats"),
     "kind": ("causal-lm", "masked-lm", "sequence-classification", "image-classification"),
-    "kind": ("image-classification", "sequence-classification", "causal-lm", "masked-lm"),
 }
 SCHEDULES = ("constant", "linear", "cosine")
 _HEX = re.compile(r"[0-9a-f]{32}")
@@ -50,7 +49,6 @@ class Header:
     schedule: name, warmup (rounds), rounds (planned), final (lr at the end, as the schedule defines it).
     base_model: see `public_name`.  base_fingerprint, layout_hash: 32 hex digits.  train_only: name patterns.
     kind, labels: what the base model is loaded as, and the names of a classifier's classes.
-    kind: what the base model is loaded as, with a class a label (a new head's weights may depend on both).
     """
 
     algorithm: str
@@ -114,12 +112,12 @@ class Header:
         """The header that `to_json` wrote; raises OrbitError for anything else."""
         fields = parse_json(text, "orbit header")
         known = [f.name for f in dataclasses.fields(Header)]
+        _check_int("version", fields.get("version"), 1, 1)  # first: another version may have other fields
         for key in fields:
             if key not in known:
                 raise OrbitError(f"orbit header: {_show(key)} is not a field" + did_you_mean(key[:40], known))
         if missing := [key for key in known if key not in fields]:
             raise OrbitError(f"orbit header: {', '.join(missing)} missing")
-        _check_int("version", fields["version"], 1, 1)  # first: a later version may have other fields
         header = Header(**fields)
         if header.to_json().encode() != (text.encode(errors="replace") if isinstance(text, str) else text):
             raise OrbitError("orbit header: its JSON is not in canonical form, so hpcfed did not write it")

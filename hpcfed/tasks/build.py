@@ -143,8 +143,8 @@ def _examples(
     owners: str | None,
 ) -> Examples:
     owned = None if owners is None else np.array([str(v) for v in split.column(owners, "clients.id_column")])[rows]
-    some = split.rows.select(rows.tolist())
     if not info.text:
+        some = split.rows.select(rows.tolist())
         column = next((name for name, feature in some.features.items() if type(feature).__name__ == "Image"), None)
         if column is None:
             raise DataError(f"{split.where}: no column holds images (columns: {', '.join(some.column_names)})")
@@ -152,8 +152,8 @@ def _examples(
     else:
         texts = {}
         for name, own in zip(info.text, config.text or info.text, strict=True):
-            split.column(own, "task.text")  # the error that lists the columns
-            texts[name] = [_text(value, rows[i], split.where, own) for i, value in enumerate(some[own])]
+            values = split.column(own, "task.text")
+            texts[name] = [_text(values[i], i, split.where, own) for i in rows]
     return Examples(encode(texts, lambda i: f"{split.where}, row {rows[i] + 1}"), index[rows], owned)
 
 

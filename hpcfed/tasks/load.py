@@ -51,7 +51,20 @@ class Split:
             raise DataError(
                 f"{self.where}: no column {name!r}{did_you_mean(name, self.rows.column_names)}; {setting} names another"
             )
-        return list(self.rows[name])
+        column = self.rows[name]
+        try:
+            return list(column[:])  # all at once: iterating asks for one row after the other
+        except UnicodeDecodeError as e:
+            row = next(i for i in range(len(column)) if not _decodes(column, i))
+            raise DataError(f"{self.where}, row {row + 1}: column {name!r} is not UTF-8 text: {e.reason}") from None
+
+
+def _decodes(column: Any, i: int) -> bool:
+    try:
+        column[i]
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @contextmanager
@@ -81,16 +94,19 @@ def _is_pattern(data: str) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no log lines of datasets: what goes wrong is said by the exception."""
+    """No progress bars, log lines and usage counts of datasets: what goes wrong is said by the exception."""
     import datasets
 
     bars, level = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    # Else reading a local file asks the hub to count it, and waits for seconds where there is no network.
+    counts, datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS, False
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     finally:
         datasets.logging.set_verbosity(level)
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
         if not bars:
             datasets.enable_progress_bars()
 

@@ -131,4 +131,4 @@ def _distinct(candidates: list[list[int]], verbalizers: Sequence[str]) -> list[l
 
 def ids_of(tokenizer: Any, text: str) -> list[int]:
     """Token ids of `text` without special tokens."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

@@ -98,7 +98,7 @@ def _encode_causal(
     sequences: list[NDArray[np.int32]] = []
     for chunk in _chunks(rows):
         texts = [text.rstrip(" ") for text, _ in _rendered(prompt.before, rows, chunk)]
-        for i, ids in zip(chunk, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+        for i, ids in zip(chunk, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"], strict=True):
             # Cut at the front, behind bos: the end is where the question stands.
             ids = bos + ids[max(0, len(ids) + len(bos) - limit) :]
             if not ids:
@@ -142,7 +142,7 @@ def masked_form(tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str], max_
     heads = [ids[0] for ids in masked_candidates(tokenizer, verbalizers)]
     row = {piece.column: "" for piece in (*prompt.before, *prompt.after) if piece.column}
     empty = render(prompt.before, row)[0] + tokenizer.mask_token + render(prompt.after, row)[0]
-    fixed = len(tokenizer(empty)["input_ids"])
+    fixed = len(tokenizer(empty, verbose=False)["input_ids"])
     if fixed >= max_length:
         raise _too_long(fixed, max_length)
     encode = partial(_encode_masked, tokenizer, prompt, max_length)
@@ -160,7 +160,7 @@ def _encode_masked(tokenizer: Any, prompt: Prompt, max_length: int, rows: Rows, 
             texts.append(head + after)
             ends.append(len(head))
             spans.append(spans_before + [(a + len(head), b + len(head)) for a, b in spans_after])
-        encoded = tokenizer(texts, return_offsets_mapping=True)
+        encoded = tokenizer(texts, return_offsets_mapping=True, verbose=False)
         for i, ids, offsets, where_text, end in zip(
             chunk, encoded["input_ids"], encoded["offset_mapping"], spans, ends, strict=True
         ):

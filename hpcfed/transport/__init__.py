@@ -12,12 +12,12 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal, NoReturn
 
 from ..env import Launch
 from ..errors import HpcfedError, TransportError
-from .base import PeerLostError, Transport, agree, check_same, first_line
+from .base import PeerLostError, Transport, agree, check_same, first_line, flush
 from .solo import SoloTransport
 
 __all__ = ["PeerLostError", "Transport", "agree", "check_same", "choose", "fail", "guard"]
@@ -64,9 +64,10 @@ def fail(where: Transport | Launch, error: BaseException) -> NoReturn:
     code = error.code if isinstance(error, SystemExit) else 130 if isinstance(error, KeyboardInterrupt) else 1
     shared = isinstance(where, Transport) and where.is_everywhere(error)
     if not shared or where.rank == 0:
-        sys.stdout.flush()
-        sys.stderr.write(_message(where, error))  # one write: other ranks speak at the same time
-        sys.stderr.flush()
+        flush()
+        with suppress(OSError, ValueError):
+            sys.stderr.write(_message(where, error))  # one write: other ranks speak at the same time
+        flush()
     if isinstance(where, Transport):
         if not shared:
             where.abort(code if isinstance(code, int) else 1)

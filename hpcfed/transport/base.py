@@ -13,6 +13,8 @@ a client has one vote whatever its row sends.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal, NoReturn, TypeVar
@@ -229,6 +231,13 @@ def check_same(transport: Transport, what: str, value: bytes | str, error: type[
 def _shown(value: bytes, is_text: bool) -> str:
     text = value.decode(errors="replace") if is_text else value.hex()
     return text if len(text) <= 64 else text[:61] + "..."
+
+
+def flush() -> None:
+    """Write out what Python still holds back, as far as anybody reads it: a closed pipe must not keep a rank alive."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 def first_line(error: BaseException) -> str:

@@ -7,7 +7,6 @@ gives N worlds of one rank, each of which would train alone and overwrite the ot
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -16,7 +15,7 @@ import numpy as np
 
 from ..env import Launch
 from ..errors import TransportError
-from .base import PeerLostError, Transport, first_line, lost
+from .base import PeerLostError, Transport, first_line, flush, lost
 
 CURE = "or use torch.distributed: --set mesh.transport=torch, or start with torchrun"
 
@@ -82,8 +81,7 @@ class MpiTransport(Transport):
             self._channel.Barrier()
 
     def abort(self, code: int) -> NoReturn:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         self._mpi.COMM_WORLD.Abort(code)
         raise AssertionError("MPI_Abort returned")
 

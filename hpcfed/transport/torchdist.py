@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,7 +21,7 @@ import torch.distributed as dist
 
 from ..env import Launch, MeetingPoint, meeting_point
 from ..errors import TransportError
-from .base import PeerLostError, Transport, first_line, lost
+from .base import PeerLostError, Transport, first_line, flush, lost
 from .watch import Watch
 
 START = timedelta(seconds=120)  # a rank that died before it came here must not hold the others for torch's 30 minutes
@@ -92,8 +91,7 @@ class TorchTransport(Transport):
     def abort(self, code: int) -> NoReturn:
         # No unwinding: the system closes the sockets at once, so the peers' next collective fails; a destructor of
         # torch's might first wait for those same peers.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         os._exit(code)
 
     def close(self) -> None:
@@ -113,12 +111,11 @@ def _store(launch: Launch, point: MeetingPoint) -> dist.Store:
 
 
 def _gloo(store: dist.Store, launch: Launch, address: str) -> Any:
+    if not address or os.environ.get("GLOO_SOCKET_IFNAME"):
+        return dist.ProcessGroupGloo(store, launch.rank, launch.size, START)
     options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
     options._timeout = START  # of connecting; collectives bring their own
-    if address:
-        options._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
-    else:
-        options._devices = [dist.ProcessGroupGloo.create_default_device()]
+    options._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
     return dist.ProcessGroupGloo(store, launch.rank, launch.size, options)
 
 

@@ -17,7 +17,7 @@ import threading
 
 import torch.distributed as dist
 
-from .base import lost
+from .base import flush, lost
 
 GRACE = 2.0  # seconds in which the main thread, if it is in a collective, can say the same and leave by its own way
 # A host that loses its power closes nothing: ask after 4 idle seconds, three times, every 2 seconds.
@@ -65,8 +65,11 @@ class Watch:
             for peer in self._peers:
                 _send(peer, self._lost)
         threading.Event().wait(GRACE)
-        sys.stderr.write(f"hpcfed: rank {self._row} (row {self._row}): {lost('its connection closed', self._lost)}\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(
+                f"hpcfed: rank {self._row} (row {self._row}): {lost('its connection closed', self._lost)}\n"
+            )
+        flush()
         os._exit(1)
 
 

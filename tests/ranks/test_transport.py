@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.ranks.harness import fails, launch, run_ranks
-from tests.ranks.transport_checks import STUMBLER, die, disagree, everything
+from tests.ranks.transport_checks import PHOENIX, STUMBLER, die, disagree, everything
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -50,3 +50,10 @@ def test_a_rank_that_ends_before_the_ranks_have_met(who: int, tmp_path: Path) ->
     script.write_text(STUMBLER)
     finished = launch("torchrun", 2, [str(script), str(who)], timeout=60)
     assert finished.code != 0 and f"hpcfed: rank {who}: ValueError: boom before the start" in finished.output
+
+
+def test_torchrun_restarts_a_job(tmp_path: Path) -> None:
+    script = tmp_path / "phoenix.py"
+    script.write_text(PHOENIX)
+    finished = launch("torchrun", 2, ["--max-restarts=1", str(script)])
+    assert finished.code == 0 and finished.output.count("risen [b'\\x00', b'\\x01']") == 2, finished.output

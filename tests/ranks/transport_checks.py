@@ -129,6 +129,20 @@ def disagree(transport: Transport) -> None:
     check_same(transport, "the recipe", f"recipe {transport.row}")
 
 
+PHOENIX = """
+import os, signal, sys
+from hpcfed.env import discover
+from hpcfed.transport import choose, guard
+launch = discover()
+transport = choose(launch)
+with guard(transport):
+    transport.barrier()
+    if launch.restart == 0 and launch.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    transport.barrier()
+    print(f"risen {transport.all_gather(bytes([launch.rank]))}")
+    transport.close()
+"""
 STUMBLER = """
 import sys
 from hpcfed.env import discover

@@ -78,7 +78,7 @@ def test_what_launchers_set(environ: dict[str, str], launch: Launch) -> None:
         (HYDRA | {"PMI_RANK": "3"}, "PMI_RANK=3 and PMI_SIZE=3"),
         (TORCHRUN | {"WORLD_SIZE": "0"}, "RANK=3 and WORLD_SIZE=0"),
         (STEP | {"SLURM_STEP_TASKS_PER_NODE": "3,x"}, "SLURM_STEP_TASKS_PER_NODE='3,x'"),
-        (STEP | TORCHRUN | {"GROUP_WORLD_SIZE": "1"}, "slurm started torchrun 4 times .* --nnodes=4"),
+        (STEP | TORCHRUN | {"GROUP_WORLD_SIZE": "1"}, "slurm started torchrun 4 times,.* --nnodes=4"),
         (OPEN_MPI | TORCHRUN | {"GROUP_WORLD_SIZE": "1"}, "openmpi started torchrun 2 times"),
     ],
 )
@@ -113,14 +113,16 @@ def test_where_ranks_meet() -> None:
     assert meeting_point(discover(TORCHRUN), TORCHRUN) == MeetingPoint("node1", 29500, True)
     by_hand = {name: value for name, value in TORCHRUN.items() if not name.startswith("TORCHELASTIC")}
     assert meeting_point(discover(by_hand), by_hand) == MeetingPoint("node1", 29500, False)
-    slurm = meeting_point(discover(STEP), STEP)
+    slurm = meeting_point(discover(STEP), STEP, lambda host: host == "gpu07")
     assert slurm.host == "gpu07" and 10000 <= slurm.port < 30000
-    assert meeting_point(discover(STEP), STEP | {"SLURM_STEP_ID": "3"}).port != slurm.port
+    assert meeting_point(discover(STEP), STEP | {"SLURM_STEP_ID": "3"}, lambda _: True).port != slurm.port
+    unknown = STEP | {"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}
+    assert meeting_point(discover(unknown), unknown, lambda _: False).host == "10.0.0.7"
     one_node = STEP | {"SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_NODEID": "0"}
     assert meeting_point(discover(one_node), one_node).host == "127.0.0.1"
     chosen = STEP | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "5"}
     assert meeting_point(discover(chosen), chosen) == MeetingPoint("10.0.0.1", 5, False)
-    with pytest.raises(ConfigError, match="openmpi does not say where .* MASTER_ADDR .* torchrun"):
+    with pytest.raises(ConfigError, match=r"openmpi does not say where .* MASTER_ADDR .* torchrun"):
         meeting_point(discover(OPEN_MPI), OPEN_MPI)
 
 

@@ -98,6 +98,8 @@ def test_unknown_and_missing_keys():
     fields = dataclasses.asdict(make())
     with pytest.raises(OrbitError, match="did you mean run_seed"):
         Header.from_json(json.dumps({**fields, "runseed": 1}))
+    with pytest.raises(OrbitError, match="version 2 is unknown to this hpcfed, which reads 1"):
+        Header.from_json(json.dumps({**fields, "new": 1, "version": 2}))
     del fields["lr"], fields["payload"]
     with pytest.raises(OrbitError, match="lr, payload missing"):
         Header.from_json(json.dumps(fields))

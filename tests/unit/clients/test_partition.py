@@ -1,0 +1,142 @@
+"""Partitions: every example once, nobody empty, the skew that was asked for, and the same on every rank."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcfed.clients import SCHEMES, partition, partition_report
+from hpcfed.errors import ConfigError
+
+NAMES = [str(c) for c in range(10)]
+
+
+def labels_of(n: int, classes: int = 10, seed: int = 0) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(seed)).integers(0, classes, n)
+
+
+def check(parts, n, clients):
+    assert len(parts) == clients and all(len(part) for part in parts)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(n))
+    assert all(part.dtype == np.int64 and (np.diff(part) > 0).all() for part in parts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 200),
+    share=st.floats(0, 1),
+    scheme=st.sampled_from(SCHEMES),
+    beta=st.sampled_from([0.01, 0.3, 1.0, 100.0]),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_every_example_has_one_owner_and_every_client_an_example(n, share, scheme, beta, seed):
+    clients = max(1, int(share * n))
+    more = {"ids": np.arange(n) % clients, "shards_per_client": 1}
+    parts = partition(labels_of(n), clients, scheme, beta=beta, seed=seed, **more)
+    check(parts, n, clients)
+    again = partition(labels_of(n), clients, scheme, beta=beta, seed=seed, **more)
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_ten_thousand_clients(scheme):
+    labels = labels_of(50_000)
+    parts = partition(labels, 10_000, scheme, beta=0.1, seed=1, ids=np.arange(50_000) // 4)
+    check(parts, 50_000, 10_000)
+    assert partition_report(parts, labels, NAMES).counts.shape == (10_000, 10)
+
+
+@pytest.mark.parametrize("scheme", ["iid", "dirichlet", "shards", "quantity", "natural"])
+def test_another_seed_is_another_partition(scheme):
+    labels = labels_of(500)
+    one, two = (partition(labels, 5, scheme, seed=seed, ids=np.arange(500) % 20) for seed in (1, 2))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_iid_is_even_and_alike():
+    labels = labels_of(5003)
+    report = partition_report(partition(labels, 10, "iid"), labels, NAMES)
+    assert report.sizes.max() - report.sizes.min() <= 1 and report.skew < 0.1
+
+
+def test_small_beta_means_few_classes_a_client_and_large_beta_all_alike():
+    labels = labels_of(5000)
+    skews = [partition_report(partition(labels, 10, "dirichlet", beta=b), labels, NAMES).skew for b in (0.05, 1.0, 1e4)]
+    assert skews[0] > 0.6 > 0.5 > skews[1] > 0.2 > 0.05 > skews[2]
+
+
+def test_dirichlet_gives_class_shares_with_the_mean_and_spread_of_the_distribution():
+    labels = labels_of(20_000, classes=2)
+    parts = [part for seed in range(40) for part in partition(labels, 5, "dirichlet", beta=1.0, seed=seed)]
+    shares = np.array([np.bincount(labels[part], minlength=2) for part in parts]) / np.bincount(labels)
+    assert abs(shares.mean() - 1 / 5) < 1e-3  # Dirichlet(1, 1, 1, 1, 1): mean 1/5, variance (1/5)(4/5)/6
+    assert abs(shares.std() - np.sqrt(4 / 25 / 6)) < 0.02
+
+
+def test_shards_bound_the_classes_a_client_holds():
+    labels = np.repeat(np.arange(10), 100)
+    counts = partition_report(partition(labels, 10, "shards", shards_per_client=2, seed=4), labels, NAMES).counts
+    assert (counts.sum(axis=1) == 100).all() and ((counts > 0).sum(axis=1) <= 2).all()
+
+
+def test_quantity_skews_sizes_and_not_classes():
+    labels = labels_of(20_000)
+    report = partition_report(partition(labels, 10, "quantity", beta=0.5, seed=3), labels, NAMES)
+    even = partition_report(partition(labels, 10, "quantity", beta=1e5, seed=3), labels, NAMES)
+    assert report.sizes.max() > 5 * np.median(report.sizes) and even.sizes.max() < 1.1 * even.sizes.min()
+    large = report.counts[report.sizes > 1000]
+    assert np.abs(large / large.sum(axis=1, keepdims=True) - 0.1).max() < 0.05
+
+
+def test_natural_keeps_owners_whole():
+    ids = np.array(["ann", "bob", "cat", "dan", "eve"])[labels_of(100, classes=5, seed=2)]
+    parts = partition(labels_of(100), 5, "natural", ids=ids)
+    assert all(len(set(ids[part])) == 1 for part in parts)
+    two = partition(labels_of(100), 2, "natural", ids=ids)
+    assert sorted(len(set(ids[part])) for part in two) == [2, 3]
+    assert not set(ids[two[0]]) & set(ids[two[1]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "words"),
+    [
+        ((3, 4, "iid"), {}, "clients.count=4: there are only 3 training examples"),
+        ((10, 4, "shards"), {"shards_per_client": 3}, "at most 2 shards a client"),
+        ((10, 4, "natural"), {}, "clients.id_column"),
+        ((10, 4, "natural"), {"ids": ["a", "b"] * 5}, "only 2 owners; use clients.count=2 or less"),
+        ((10, 4, "dirichle"), {}, "did you mean dirichlet?"),
+    ],
+)
+def test_impossible_partitions_say_what_would_do(arguments, more, words):
+    n, clients, scheme = arguments
+    with pytest.raises(ConfigError) as raised:
+        partition(labels_of(n), clients, scheme, **more)
+    assert words in str(raised.value)
+
+
+def test_the_report_counts_right():
+    labels = np.array([0, 0, 1, 1, 1, 2])
+    report = partition_report([np.array([0, 2]), np.array([1, 3, 4, 5])], labels, ["a", "b", "c"])
+    assert report.counts.tolist() == [[1, 1, 0], [1, 2, 1]] and report.sizes.tolist() == [2, 4]
+    assert report.classes == 2.5
+    # everybody: (1/3, 1/2, 1/6); client 0: (1/2, 1/2, 0), client 1: (1/4, 1/2, 1/4)
+    assert report.skew == pytest.approx((1 / 6 + 1 / 12) / 2)
+    assert report.rows(1) == [
+        ["client", "a", "b", "c", "examples"],
+        ["0", "1", "1", "0", "2"],
+        ["smallest", "", "", "", "2"],
+        ["median", "", "", "", "3"],
+        ["largest", "", "", "", "4"],
+    ]
+
+
+def test_importing_clients_does_not_import_what_only_partitioning_needs():
+    code = "import hpcfed.clients, sys; print([m for m in ('datasets', 'flwr_datasets', 'torch') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

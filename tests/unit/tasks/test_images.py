@@ -1,0 +1,119 @@
+"""Images: folders and archives, sizes, normalisation, and the digits that come with the package."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hpcfed.errors import ConfigError, DataError
+from hpcfed.tasks.images import encode_images, fitted, image_form
+from hpcfed.tasks.table import TASKS
+from tests.small import save_tiny_folder
+from tests.unit.tasks.helpers import open_task
+
+CLASSES = ("cat", "dog", "ship")
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    return save_tiny_folder(tmp_path_factory.mktemp("model"), "vit", labels=10, size=8)
+
+
+def make_images(folder, size=(8, 8), count=2):
+    """SPLIT/CLASS/n.png; every image has one grey value, 10 * class + n."""
+    for split in ("train", "test"):
+        for c, name in enumerate(CLASSES):
+            (folder / split / name).mkdir(parents=True)
+            for n in range(count):
+                Image.new("L", size, 10 * c + n).save(folder / split / name / f"{n}.png")
+    return folder
+
+
+def greys(task):
+    examples = [task.train[i] for i in range(len(task.train))]
+    return sorted((int(e["image"].flat[0]), task.labels[e["label"]]) for e in examples)
+
+
+def test_folders_and_archives_of_images(tmp_path, vit):
+    folder = make_images(tmp_path / "images")
+    (folder / "labels.json").write_text(json.dumps(CLASSES))
+    found = open_task(vit, name="cifar10", data=str(folder))
+    assert greys(found) == [(10 * c + n, name) for c, name in enumerate(CLASSES) for n in range(2)]
+    assert found.labels == list(TASKS["cifar10"].labels) and found.train[0]["image"].dtype == np.uint8
+
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for split in ("train", "test"):
+        with zipfile.ZipFile(packed / f"{split}.zip", "w") as archive:
+            for file in sorted((folder / split).rglob("*.png")):
+                archive.write(file, file.relative_to(folder))
+    assert greys(open_task(vit, name="cifar10", data=str(packed))) == greys(found)
+
+    custom = open_task(vit, name="custom", data=str(folder), eval_splits=["test"])
+    assert custom.labels == list(CLASSES) and greys(custom) == greys(found)
+
+
+def test_pixel_values_are_normalised(tmp_path, vit):
+    task = open_task(vit, name="cifar10", data=str(make_images(tmp_path)))
+    batch = task.collate([task.train[0], task.train[5]])
+    expected = (torch.tensor([float(task.train[i]["image"].flat[0]) for i in (0, 5)]) / 255 - 0.5) / 0.5
+    assert batch.inputs["pixel_values"].shape == (2, 1, 8, 8) and batch.inputs["pixel_values"].dtype == torch.float32
+    torch.testing.assert_close(batch.inputs["pixel_values"][:, 0, 3, 3], expected)
+
+
+def processor(**more):
+    base = {"height": 8, "width": 8, "shortest": None, "channels": 3, "resample": 2}
+    return base | {"mean": [0.5] * 3, "std": [0.5] * 3} | more
+
+
+def where(i):
+    return f"row {i + 1}"
+
+
+def test_sizes():
+    noise = np.random.Generator(np.random.Philox(0)).integers(0, 256, (20, 30, 3), np.uint8)
+    large, small = Image.fromarray(noise), Image.fromarray(noise[:4, :4])
+    assert encode_images([small, small], processor(), where).shape == (2, 4, 4, 3)  # kept small, scaled when collated
+    assert encode_images([large, small, small], processor(), where).shape == (3, 8, 8, 3)
+    assert encode_images([small, large], processor(channels=1), where).shape == (2, 8, 8, 1)
+    kept = encode_images([small], processor(), where)
+    form = image_form(processor())
+    pixels = form.collate([{"image": kept[0], "label": 0}]).inputs["pixel_values"]
+    direct = np.asarray(small.resize((8, 8), resample=2), np.float32)
+    np.testing.assert_allclose(pixels[0].permute(1, 2, 0) * 127.5 + 127.5, direct, atol=1e-4)
+
+
+def test_a_crop_is_taken_from_the_centre():
+    stripes = np.zeros((16, 32, 3), np.uint8)
+    stripes[:, 8:24] = 200  # what is left of it: the middle half
+    image = fitted(Image.fromarray(stripes), processor(shortest=16, height=16, width=16))
+    assert image.size == (16, 16) and (np.asarray(image) == 200).all()
+
+
+def test_digits_come_with_the_package(vit):
+    task = open_task(vit, name="digits")
+    batch = task.collate([task.train[i] for i in range(3)])
+    assert batch.inputs["pixel_values"].shape == (3, 1, 8, 8) and list(task.splits) == ["test"]
+    assert open_task(vit, name="digits", few_shot=2).train.labels.tolist().count(7) == 2
+    with pytest.raises(ConfigError, match="digits come with the package"):
+        open_task(vit, name="digits", data="somewhere")
+    with pytest.raises(DataError, match="did you mean test"):
+        open_task(vit, name="digits", eval_splits=["tests"])
+
+
+def test_what_is_wrong_with_images_is_named(tmp_path, vit):
+    folder = make_images(tmp_path)
+    (folder / "train" / "dog" / "0.png").write_bytes((folder / "train" / "dog" / "0.png").read_bytes()[:40])
+    with pytest.raises(DataError, match=r"train, row 3: "):
+        open_task(vit, name="cifar10", data=str(folder))
+    (folder / "train" / "dog" / "0.png").unlink()
+    (folder / "train" / "ship").rename(folder / "train" / "shap")
+    with pytest.raises(DataError, match=r"train, row 4: label 'shap' is no class; did you mean ship"):
+        open_task(vit, name="cifar10", data=str(folder))
+    with pytest.raises(ConfigError, match="the model is an image classifier"):
+        open_task(vit, name="sst2", data=str(folder))
