@@ -8,7 +8,7 @@ times, and each figure is the median. Peak memory is that of a fresh process a v
 
     forwards   two plain forward passes: what a two-point probe cannot do without
     round      ours: dual forward (directions drawn once), then the update
-    in-place   MeZO as published: w += mu z, forward, w -= 2 mu z, forward, w += mu z, w -= lr z, torch.normal four times
+    in-place   MeZO as published: w += mu z, forward, w -= 2 mu z, forward, w += mu z, w -= lr z; four torch.normal
 """
 
 from __future__ import annotations
@@ -162,9 +162,13 @@ def main() -> None:
                     {"dtype": dtype, "batch": size, "tokens": length, "variant": name, "seconds": s, "ratio": ratio}
                     | {"peak_bytes": peak}
                 )
-                print(f"{dtype:9} {size:3} x {length:3}  {name:18} {s:7.3f} s  {ratio:5.2f} x forwards  +{peak / 1e6:6.0f} MB")
+                print(
+                    f"{dtype:9} {size:3} x {length:3}  {name:18} {s:7.3f} s  {ratio:5.2f} x forwards  +{peak / 1e6:6.0f} MB"
+                )
     if args.json:
-        print(json.dumps({"benchmark": "round", "threads": args.threads, "torch": torch.__version__, "results": results}))
+        print(
+            json.dumps({"benchmark": "round", "threads": args.threads, "torch": torch.__version__, "results": results})
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The hpcfed command. The same line under python, torchrun, mpirun and srun; heavy imports wait until they are needed."""
+"""The hpcfed command: the same line under python, torchrun, mpirun and srun. Heavy imports wait till needed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Federated zeroth-order fine-tuning at one bit a round.\n\n"
-    "Example: [bold]hpcfed train digits[/bold], or [bold]torchrun --standalone --nproc-per-node 2 -m hpcfed train digits[/bold]",
+    "Example: [bold]hpcfed train digits[/bold], or on two rows "
+    "[bold]torchrun --standalone --nproc-per-node 2 -m hpcfed train digits[/bold]",
 )
 orbit_app = typer.Typer(no_args_is_help=True, help="Show, verify and replay orbits: the files that rebuild a model.")
 app.add_typer(orbit_app, name="orbit")
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set algorithm.lr=1e-4.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set algorithm.lr=1e-4."),
 ]
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (digits, ...) or a TOML file.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
@@ -70,7 +72,15 @@ def _train(
     folder, problem = None, None
     if transport.row == 0:
         try:
-            allow = ["eval_every", "eval_batch", "log_every", "check_every", "tensorboard", "mesh.*", "algorithm.ballot"]
+            allow = [
+                "eval_every",
+                "eval_batch",
+                "log_every",
+                "check_every",
+                "tensorboard",
+                "mesh.*",
+                "algorithm.ballot",
+            ]
             folder = RunFolder.create(out, to_toml(recipe), describe(launch), force, resume, allow)
         except RunFolderError as e:
             problem = str(e)
@@ -86,9 +96,13 @@ def _train(
 
 @app.command(epilog="Example: hpcfed evaluate digits --orbit runs/digits/orbit.safetensors")
 def evaluate(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe, a run folder, or a model folder (with --recipe).")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe, a run folder, or a model folder (with --recipe).")
+    ],
     orbit: Annotated[Path | None, typer.Option(help="Orbit or journal to replay before evaluating.")] = None,
-    like: Annotated[str | None, typer.Option("--recipe", help="The recipe that gives the task, when MODEL is a model.")] = None,
+    like: Annotated[
+        str | None, typer.Option("--recipe", help="The recipe that gives the task, when MODEL is a model.")
+    ] = None,
     set_: Overrides = None,
 ) -> None:
     """Evaluate the base model of a recipe, the model an orbit rebuilds, or a model folder."""
@@ -127,7 +141,9 @@ def _recipe_to_evaluate(name: str, like: str | None, overrides: list[str]) -> An
         return load_recipe(str(folder / "recipe.toml"), overrides)
     if (folder / "config.json").is_file():
         if like is None:
-            raise ConfigError(f"{name} is a model folder; give the task by a recipe: hpcfed evaluate {name} --recipe RECIPE")
+            raise ConfigError(
+                f"{name} is a model folder; give the task by a recipe: hpcfed evaluate {name} --recipe RECIPE"
+            )
         return load_recipe(like, [*overrides, f"model.name={name}"])
     return load_recipe(name, overrides)
 
@@ -147,7 +163,9 @@ def orbit_show(file: OrbitFile) -> None:
 @orbit_app.command("verify", epilog="Example: hpcfed orbit verify runs/digits --base digits-vit")
 def orbit_verify(
     file: OrbitFile,
-    base: Annotated[str | None, typer.Option(help="Base model (folder or hub name): replay and compare fingerprints.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base model (folder or hub name): replay and compare fingerprints.")
+    ] = None,
 ) -> None:
     """Check an orbit's bytes; with --base, that it rebuilds exactly the model the run ended with."""
     from .orbit import load_any
@@ -168,7 +186,9 @@ def orbit_verify(
         print(f"replay gives fingerprint {fingerprint}, as the run did")
 
 
-@orbit_app.command("replay", epilog="Example: hpcfed orbit replay runs/digits --base digits-vit --out tuned --rounds 500")
+@orbit_app.command(
+    "replay", epilog="Example: hpcfed orbit replay runs/digits --base digits-vit --out tuned --rounds 500"
+)
 def orbit_replay(
     file: OrbitFile,
     base: Annotated[str, typer.Option(help="Base model: folder or hub name.")],
@@ -187,7 +207,10 @@ def orbit_replay(
     if found.fingerprint not in (None, fingerprint) and rounds in (None, found.rounds):
         raise HpcfedError(f"{file}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}")
     save_model(model, base, out)
-    print(f"{out}: {found.header.base_model} after {found.rounds if rounds is None else rounds} rounds, fingerprint {fingerprint}")
+    print(
+        f"{out}: {found.header.base_model} after {found.rounds if rounds is None else rounds} rounds, "
+        f"fingerprint {fingerprint}"
+    )
 
 
 def _replayed(orbit: Any, base: str, rounds: int | None) -> Any:

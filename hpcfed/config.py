@@ -1,4 +1,4 @@
-"""The recipe: every setting of a run, its default and its check. Written once here; --set and TOML files use the same names.
+"""The recipe: every setting of a run, its default and its check, written once. --set and TOML use the same names.
 
 A setting is validated at birth by a pydantic model that forbids unknown keys; what is wrong reaches the user as one
 ConfigError that names the setting, the value, what is allowed and the nearest real name.
@@ -35,7 +35,7 @@ class ModelConfig(_Section):
 
 
 class TaskConfig(_Section):
-    """Data and how an example becomes a loss. `name` picks columns, prompt, labels and metric; `data` says where it lies."""
+    """Data and how an example becomes a loss. name: picks columns, prompt, labels and metric; data: where it lies."""
 
     name: str
     data: str | None = None
@@ -75,10 +75,12 @@ class ClientsConfig(_Section):
 
     @model_validator(mode="after")
     def _cohort_fits(self) -> ClientsConfig:
-        if isinstance(self.per_round, bool) or not 0 < self.per_round:
+        if isinstance(self.per_round, bool) or self.per_round <= 0:
             raise ValueError(f"clients.per_round={self.per_round}: must be a number of clients or a fraction in (0, 1]")
         if isinstance(self.per_round, float) and self.per_round > 1:
-            raise ValueError(f"clients.per_round={self.per_round}: a fraction must lie in (0, 1]; write a whole number of clients otherwise")
+            raise ValueError(
+                f"clients.per_round={self.per_round}: a fraction must lie in (0, 1]; write a number of clients whole"
+            )
         if isinstance(self.per_round, int) and self.per_round > self.count:
             raise ValueError(f"clients.per_round={self.per_round}: there are only clients.count={self.count} clients")
         if self.partition == "natural" and not self.id_column:
@@ -122,7 +124,7 @@ class MeshConfig(_Section):
 
 
 class Recipe(_Section):
-    """A whole run. eval_every, check_every (fingerprints of all rows), log_every: in rounds, 0 means never between start and end."""
+    """A whole run. eval_every, check_every (fingerprints of all rows), log_every: in rounds; 0: only at the end."""
 
     rounds: Positive
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -160,7 +162,9 @@ def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
     if name_or_file in shipped():
         file = shipped()[name_or_file]
     elif not file.is_file():
-        raise ConfigError(f"recipe {name_or_file!r} is neither a file nor a shipped recipe{did_you_mean(name_or_file, shipped())}")
+        raise ConfigError(
+            f"recipe {name_or_file!r} is neither a file nor a shipped recipe{did_you_mean(name_or_file, shipped())}"
+        )
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 from .tasks import Examples, Task
 from .transport import Transport
 
@@ -24,7 +23,9 @@ class Score:
 
 
 @torch.inference_mode()
-def evaluate(forward: Callable[[dict[str, Tensor]], Tensor], task: Task, examples: Examples, batch: int, transport: Transport) -> Score:
+def evaluate(
+    forward: Callable[[dict[str, Tensor]], Tensor], task: Task, examples: Examples, batch: int, transport: Transport
+) -> Score:
     """Collective over the client axis, every row once. Traffic: 16 bytes a batch of `batch` examples.
 
     Batches are cut from the examples in order of length (less padding), whatever the number of rows.

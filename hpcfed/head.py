@@ -20,6 +20,7 @@ class RowsLinear(nn.Module):
     def __init__(self, linear: nn.Linear, rows: Sequence[int]) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
+        self.rows: Tensor
         self.register_buffer("rows", torch.as_tensor(rows, device=linear.weight.device), persistent=False)
         self.in_features, self.out_features = linear.in_features, linear.out_features
 

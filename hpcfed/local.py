@@ -47,7 +47,7 @@ class Local:
             start = end
 
     def _cuts(self, tokens: np.ndarray) -> Iterator[int]:
-        """Where to cut examples of these lengths (ascending): each micro-batch within both limits, or a single example."""
+        """Where to cut examples of these lengths (ascending), so that each micro-batch keeps both limits if it can."""
         most_examples, most_tokens, start = self.limits.max_batch_examples, self.limits.max_batch_tokens, 0
         for i in range(1, len(tokens)):
             size = i + 1 - start

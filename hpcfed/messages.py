@@ -1,8 +1,8 @@
 """What clients and rows say to each other, and what moves the weights.
 
-    Ballots   what the clients of one row send in one round: votes int8 [clients, directions] in {-1, 0, +1}
-    Tally     what all of them sent, summed: sums, cast int32 [directions]
-    Update    what moves the weights: w <- w - sum_i coefficient_i z(seed_i), one step after the other
+Ballots   what the clients of one row send in one round: votes int8 [clients, directions] in {-1, 0, +1}
+Tally     what all of them sent, summed: sums, cast int32 [directions]
+Update    what moves the weights: w <- w - sum_i coefficient_i z(seed_i), one step after the other
 """
 
 from __future__ import annotations

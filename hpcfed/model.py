@@ -299,7 +299,7 @@ def _new_head(config: ModelConfig, model: Any, new: set[str], kind: str) -> None
 
 
 def save_model(model: nn.Module, base: str, out: Path) -> None:
-    """Write a folder that from_pretrained loads: weights, configuration, and the base model's tokenizer or image files."""
+    """Write a folder that from_pretrained loads: weights, configuration, the base model's tokenizer or image files."""
     folder = Path(model_path(base))
     try:
         with _quiet():

@@ -20,7 +20,7 @@ def check_base(header: Header, weights: Weights, dtype: str) -> None:
         raise OrbitError(f"the orbit was made with {header.dtype} weights, this model is loaded in {dtype}")
     if weights.layout_hash != header.layout_hash:
         raise OrbitError(
-            f"the orbit belongs to another parameter layout ({header.layout_hash}; this model has {weights.layout_hash}): "
+            f"the orbit belongs to another parameter layout ({header.layout_hash}, this model {weights.layout_hash}): "
             f"its base model is {header.base_model!r}, trained parameters {list(header.train_only) or 'all'}"
         )
     found = weights.fingerprint()

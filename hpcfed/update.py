@@ -1,6 +1,7 @@
 """apply_: the only function that moves weights. Training, resume, late join and replay all come here.
 
-Formula  w <- w - c z(s), one step after the other, each rounded to w's dtype     FeedSign, Definition 2 (eq. 3), c = f lr
+Formula  w <- w - c z(s), one step after the other, each rounded to w's dtype    FeedSign, Definition 2 (eq. 3)
+Legend   c: what the tally decided times lr, float32
 Promise  many updates in one call give the bits of as many calls with one update; tests/unit/test_update.py
 """
 

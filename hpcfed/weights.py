@@ -1,4 +1,4 @@
-"""The weights of one copy of the model: which parameters are trained, where their elements are addressed, their fingerprint.
+"""The weights of one copy of the model: which parameters are trained, their elements' addresses, the fingerprint.
 
 A tied parameter is one parameter, under the first name the model gives it. The fingerprint covers parameters and
 persistent buffers (batch-norm statistics), so two models with one fingerprint compute the same thing.
@@ -6,7 +6,7 @@ persistent buffers (batch-norm statistics), so two models with one fingerprint c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -29,14 +29,18 @@ class Weights:
         named = dict(model.named_parameters())  # each tied parameter once, under its first name
         for pattern in train_only:
             if not any(fnmatchcase(name, pattern) for name in named):
-                some = ", ".join(list(named)[:3] + ["..."] + list(named)[-3:])
-                raise ConfigError(f"algorithm.train_only: {pattern!r} matches no parameter of the model (it has {some})")
+                some = ", ".join([*list(named)[:3], "...", *list(named)[-3:]])
+                raise ConfigError(
+                    f"algorithm.train_only: {pattern!r} matches no parameter of the model (it has {some})"
+                )
         self.params = {
             name: p for name, p in named.items() if not train_only or any(fnmatchcase(name, q) for q in train_only)
         }
         for name, p in self.params.items():
             if p.dtype not in FLOATS:
-                raise ConfigError(f"parameter {name} has dtype {p.dtype}; only float32, bfloat16 and float16 can be trained")
+                raise ConfigError(
+                    f"parameter {name} has dtype {p.dtype}; only float32, bfloat16 and float16 can be trained"
+                )
             if not p.is_contiguous():
                 p.data = p.data.contiguous()
         self.pieces = {name: Piece.whole(name, p.numel()) for name, p in self.params.items()}
@@ -59,7 +63,7 @@ def _persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: t for name, t in model.state_dict(keep_vars=True).items() if name not in parameters}
 
 
-def _fingerprint(tensors: dict[str, Tensor]) -> int:
+def _fingerprint(tensors: Mapping[str, Tensor]) -> int:
     total = 0
     for name, t in tensors.items():
         total = add_fingerprints(total, fingerprint(t.detach().contiguous(), Piece.whole(name, t.numel())))

@@ -25,11 +25,8 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 KEY = name_key("model.layers.0.weight")
 SEEDS = (0, 0x0123456789ABCDEF, 2**64 - 1)
 FIRSTS = (0, 121, 2041, 2**32 - 3, 2**40 + 5, 2**62 - 4)  # across group, tile and 32-bit borders
-VALUES = np.array(
-    [0.0, -0.0, 1.0, -1.0, 0.1, -2.5e-3, 3.0e-5, -5.9604645e-8, 1e-40, 65504.0, 65519.9, -65536.0, 3.4e38, -3.4e38]
-    + [np.inf, -np.inf, np.nan],
-    np.float32,
-)
+_FINITE = (0.0, -0.0, 1.0, -1.0, 0.1, -2.5e-3, 3e-5, -5.9604645e-8, 1e-40, 65504.0, 65519.9, -65536.0, 3.4e38, -3.4e38)
+VALUES = np.array([*_FINITE, np.inf, -np.inf, np.nan], np.float32)
 
 
 def hexes(a: np.ndarray) -> str:
@@ -70,7 +67,8 @@ def perturbed() -> Iterator[str]:
                 piece = Piece(KEY, np.array([first]), len(w))
                 plus, minus = spec.perturb(w, SEEDS[1], mu, piece, distribution, kind)
                 head = f"{kind} {distribution} seed={SEEDS[1]:016x} key={KEY:016x} first={first:x}"
-                yield f"{head} mu={hexes(np.array([mu], np.float32))} w={hexes(w)} plus={hexes(plus)} minus={hexes(minus)}"
+                scale = hexes(np.array([mu], np.float32))
+                yield f"{head} mu={scale} w={hexes(w)} plus={hexes(plus)} minus={hexes(minus)}"
 
 
 def moved() -> Iterator[str]:

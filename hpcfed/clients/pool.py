@@ -17,10 +17,16 @@ from ..seeds import derive, sample
 
 
 class Pool:
-    """parts: per client the indices of its examples, int64 [n_k].  cohort_size: clients a round.  group: ids a group."""
+    """parts: per client the indices of its examples, int64 [n_k].  cohort_size: voters a round.  group: ids a group."""
 
     def __init__(self, parts: Sequence[np.ndarray], cohort_size: int, group: int, batch: int, run_seed: int) -> None:
-        self.parts, self.cohort_size, self.group, self._batch, self.run_seed = parts, cohort_size, group, batch, run_seed
+        self.parts, self.cohort_size, self.group, self._batch, self.run_seed = (
+            parts,
+            cohort_size,
+            group,
+            batch,
+            run_seed,
+        )
 
     @property
     def n_groups(self) -> int:

@@ -118,7 +118,7 @@ def test_restricted_head_scores_the_same_words(kind):
 
 
 class ReadsItsChild(nn.Module):
-    """A parent that reads its child's weight, as torch's MultiheadAttention does, and a tensor without the batch first."""
+    """A parent that reads its child's weight, as torch's MultiheadAttention does; transposed: the batch comes second."""
 
     def __init__(self, transposed: bool) -> None:
         super().__init__()
@@ -190,9 +190,13 @@ def test_slopes_are_central_differences_of_each_clients_mean_loss():
         for k in range(3):
             mine = torch.from_numpy(slot == k)
             want = (up[mine].mean() - down[mine].mean()) / (2 * MU)
-            assert found[k, j] == pytest.approx(float(want), rel=1e-2, abs=1e-3)  # a difference of float32 losses / 2 mu
+            assert found[k, j] == pytest.approx(
+                float(want), rel=1e-2, abs=1e-3
+            )  # a difference of float32 losses / 2 mu
     plain = cross_entropy(forward_of(model)(inputs), batch)
-    assert level == pytest.approx([float(plain[torch.from_numpy(slot == k)].mean()) for k in range(3)], rel=0.1, abs=0.01)
+    assert level == pytest.approx(
+        [float(plain[torch.from_numpy(slot == k)].mean()) for k in range(3)], rel=0.1, abs=0.01
+    )
 
 
 def test_micro_batches_give_the_same_slopes():
@@ -235,4 +239,8 @@ def test_many_updates_in_one_call_are_as_many_calls(dtype, rounding):
     apply_(Weights(many), updates, "gaussian", rounding)
     for update in updates:
         apply_(Weights(one), [update], "gaussian", rounding)
-    assert Weights(one).fingerprint() == Weights(many).fingerprint() != Weights(tiny_model("roberta", dtype=dtype)).fingerprint()
+    assert (
+        Weights(one).fingerprint()
+        == Weights(many).fingerprint()
+        != Weights(tiny_model("roberta", dtype=dtype)).fingerprint()
+    )

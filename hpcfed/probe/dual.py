@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,51 +23,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .head import RowsLinear
-from .layout import Piece
-from .noise import perturb
-from .weights import Weights
+from ..layout import Piece
+from ..noise import perturb
+from ..weights import Weights
+from .owners import (
+    Forward,
+    Inputs,
+    NotBatchFirst,
+    Owner,
+    Site,
+    enclosing,
+    find_scales,
+    find_sites,
+    join,
+    make_owners,
+    recorded,
+    swapped,
+)
 
 TRIAL_MU = 0.02  # large, so that a half that runs on the wrong side shows
-
-Inputs = dict[str, Tensor]  # every tensor has the batch (rows) in dimension 0
-Forward = Callable[[Inputs], Tensor]  # inputs of R rows -> logits [R, ...]
-Key = int | str | tuple[int | str, int]  # a positional argument, a keyword, or a tensor inside a tuple
-_Calls = dict[nn.Module, list[dict[Key, torch.Size]]]  # per module and call: the shape of each tensor argument
-
-
-class _NotBatchFirst(Exception):
-    """A module keeps something else than the batch in dimension 0."""
-
-
-@dataclass(eq=False)
-class _Site:
-    """A place where a trained parameter is read: module.<attribute>."""
-
-    module: nn.Module
-    path: str
-    attribute: str
-    name: str
-    param: Tensor
-    piece: Piece
-
-
-@dataclass(eq=False)
-class _Owner:
-    """A module whose forward runs with perturbed weights.
-
-    scales: positional index or keyword -> k, for tensor arguments with k * R rows when the trial batch has R (k is
-    the number of tokens where a model flattens its sequences, so it is a fact about the trial only).
-    single: those of them that are not doubled yet when they come here (late doubling).
-    plus, minus: scratch for its sites; shared by all owners without children, since only one of them runs at a time.
-    """
-
-    module: nn.Module
-    sites: list[_Site]
-    scales: dict[int | str, int] = field(default_factory=dict)
-    single: set[int | str] = field(default_factory=set)
-    plus: list[Tensor] = field(default_factory=list)
-    minus: list[Tensor] = field(default_factory=list)
 
 
 class Probe:
@@ -78,7 +51,7 @@ class Probe:
         self.model, self.forward, self.weights, self.distribution = model, forward, weights, distribution
         self.mode = "unbound"  # then, after a trial, "dual" or "two-pass"
         self.late = False  # dual, and the batch is doubled only from the first perturbed module on
-        self._owners: list[_Owner] = []
+        self._owners: list[Owner] = []
         self._seed, self._mu, self._rows = 0, 0.0, 0
         self._side = 0  # 0: both halves are in the batch; +1, -1: all of the batch runs on that side
 
@@ -94,7 +67,7 @@ class Probe:
         with self._installed():
             both = self.forward(inputs if self.late else {k: torch.cat([v, v]) for k, v in inputs.items()})
         if both.shape[0] != 2 * self._rows:
-            raise _NotBatchFirst
+            raise NotBatchFirst
         return both[: self._rows], both[self._rows :]
 
     def _two_passes(self, inputs: Inputs, seed: int, mu: float) -> tuple[Tensor, Tensor]:
@@ -117,25 +90,25 @@ class Probe:
             for owner in self._owners:
                 owner.module.__dict__.pop("forward", None)
 
-    def _turn(self, owner: _Owner, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _turn(self, owner: Owner, original: Callable[..., Any]) -> Callable[..., Any]:
         kind = type(owner.module)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             if kind is nn.Linear and not self._side and len(args) == 1 and not kwargs:
                 return self._linear(owner, args[0])
             calls = [(args, kwargs)] if self._side else self._halves(owner, args, kwargs)
-            if kind is nn.Embedding or kind is RowsLinear:
-                return _join([f() for f in self._few_rows(owner, [call[0][0] for call in calls])])
+            if owner.by_rows:
+                return join([f() for f in self._few_rows(owner, [call[0][0] for call in calls])])
             sides = self._drawn(owner)
             outputs, before = [], self._side
             try:
                 for side, weights, (a, k) in zip((before,) if before else (1, -1), sides, calls, strict=True):
                     self._side = side  # children that own parameters follow this side
-                    with _swapped(owner.sites, weights):
+                    with swapped(owner.sites, weights):
                         outputs.append(original(*a, **k))
             finally:
                 self._side = before
-            return _join(outputs)
+            return join(outputs)
 
         return run
 
@@ -147,7 +120,7 @@ class Probe:
         perturb(w, plus, None, self._seed, self._side * self._mu, piece, self.distribution)
         return [plus]  # w + (-mu) z has the bits of w - mu z
 
-    def _drawn(self, owner: _Owner) -> list[list[Tensor]]:
+    def _drawn(self, owner: Owner) -> list[list[Tensor]]:
         """Per side, the perturbed weights of the owner's sites."""
         each = [
             self._perturbed(site.param, site.piece, plus, minus)
@@ -155,34 +128,34 @@ class Probe:
         ]
         return [list(side) for side in zip(*each, strict=True)]
 
-    def _split(self, owner: _Owner, key: int | str, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _split(self, owner: Owner, key: int | str, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.mode == "trial":
             n = owner.scales[key] * self._rows
             if x.shape[0] == n:
                 owner.single.add(key)
             elif x.shape[0] != 2 * n:
-                raise _NotBatchFirst
+                raise NotBatchFirst
         if key in owner.single:
             return x, x  # not doubled yet: both sides see the same activations
         middle = x.shape[0] // 2
         return x[:middle], x[middle:]
 
-    def _halves(self, owner: _Owner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-        first, second = (list(args), dict(kwargs)), (list(args), dict(kwargs))
+    def _halves(self, owner: Owner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        first: tuple[Any, Any] = (list(args), dict(kwargs))
+        second: tuple[Any, Any] = (list(args), dict(kwargs))
         for key in owner.scales:
-            at: Any = 0 if isinstance(key, int) else 1
-            x, y = self._split(owner, key, (args, kwargs)[at][key])
-            first[at][key], second[at][key] = x, y
+            at = 0 if isinstance(key, int) else 1
+            first[at][key], second[at][key] = self._split(owner, key, first[at][key])
         return [first, second]
 
-    def _linear(self, owner: _Owner, x: Tensor) -> Tensor:
+    def _linear(self, owner: Owner, x: Tensor) -> Tensor:
         """nn.Linear without a copy of its output: both products are written into one tensor."""
         first, second = self._split(owner, 0, x)
         sides = self._drawn(owner)
         out = x.new_empty(2 * first.shape[0], *x.shape[1:-1], owner.module.out_features)
         middle = first.shape[0]
         for half, into, weights in ((first, out[:middle], sides[0]), (second, out[middle:], sides[1])):
-            with _swapped(owner.sites, weights):
+            with swapped(owner.sites, weights):
                 weight, bias = owner.module.weight, owner.module.bias
             rows, flat = half.reshape(-1, half.shape[-1]), into.view(-1, into.shape[-1])
             if bias is None:
@@ -191,7 +164,7 @@ class Probe:
                 torch.addmm(bias, rows, weight.t(), out=flat)
         return out
 
-    def _few_rows(self, owner: _Owner, xs: list[Tensor]) -> list[Callable[[], Tensor]]:
+    def _few_rows(self, owner: Owner, xs: list[Tensor]) -> list[Callable[[], Tensor]]:
         """An embedding draws only the rows the batch looks up, a RowsLinear only the rows it scores."""
         module, sides = owner.module, (0,) if self._side else (0, 1)
         if isinstance(module, nn.Embedding):
@@ -203,7 +176,7 @@ class Probe:
             both.setdefault(attribute, [None if fixed is None else fixed[module.rows]] * 2)
         return [partial(F.linear, xs[i], both["weight"][i], both["bias"][i]) for i in sides]
 
-    def _drawn_rows(self, site: _Site, rows: Tensor) -> list[Tensor]:
+    def _drawn_rows(self, site: Site, rows: Tensor) -> list[Tensor]:
         w = site.param[rows]
         piece = site.piece.rows(rows.cpu().numpy(), site.param[0].numel())
         return self._perturbed(w, piece, torch.empty_like(w), torch.empty_like(w))
@@ -213,12 +186,11 @@ class Probe:
     def _bind(self, inputs: Inputs, seed: int) -> None:
         rows = next(iter(inputs.values())).shape[0]
         few = [{k: v[torch.arange(n) % rows] for k, v in inputs.items()} for n in (2, 3)]
-        calls = [_recorded(self.model, self.forward, small) for small in few]
+        calls = [recorded(self.model, self.forward, small) for small in few]
         self._attribute(few[0], seed, ran=set(calls[0]))
-        self._allot_scratch()
         expected = self._two_passes(few[1], seed, TRIAL_MU)
         self.mode = "trial"
-        fits = self._find_scales(*calls) and self._agrees(few[1], seed, expected)
+        fits = find_scales(self._owners, *calls) and self._agrees(few[1], seed, expected)
         self.late = fits and len(self.weights.params) < len(list(self.model.parameters()))
         self.late = self.late and self._agrees(few[1], seed, expected)
         if not self.late:
@@ -230,7 +202,7 @@ class Probe:
         """Does the dual forward compute what two passes do?"""
         try:
             got = self._dual(inputs, seed, TRIAL_MU)
-        except (_NotBatchFirst, RuntimeError, ValueError, IndexError):  # shapes that do not fit each other
+        except (NotBatchFirst, RuntimeError, ValueError, IndexError):  # shapes that do not fit each other
             return False
         tolerance = 1e-4 if expected[0].dtype == torch.float32 else 5e-2
         return all(
@@ -245,142 +217,24 @@ class Probe:
         the enclosing module that runs becomes its owner (torch's MultiheadAttention reads its child's weight so).
         """
         paths = dict(self.model.named_modules())
-        home = {site: site.path for site in self._sites(paths)}
-        if not bool(self.forward(inputs).isfinite().all()):
-            self._own(home, paths)
-            return
+        home = find_sites(self.model, self.weights)
+        sound = bool(self.forward(inputs).isfinite().all())  # else there is nothing to be seen
         while True:
-            self._own(home, paths)
-            if not self._leaks(inputs, seed, list(home)):
+            self._owners = make_owners(home, paths)
+            if not sound or not self._leaks(inputs, seed, list(home)):
                 return
-            for name in {site.name for site in home}:
-                sites = [site for site in home if site.name == name]
-                if self._leaks(inputs, seed, sites):
-                    for site in sites:
-                        home[site] = _enclosing(home[site], ran, paths)
-                    break
+            names = {site.name for site in home}
+            sites = next(s for s in ([x for x in home if x.name == n] for n in names) if self._leaks(inputs, seed, s))
+            for site in sites:
+                home[site] = enclosing(home[site], ran, paths)
 
-    def _leaks(self, inputs: Inputs, seed: int, sites: list[_Site]) -> bool:
-        nothing = [torch.full((), torch.nan, dtype=s.param.dtype, device=s.param.device).expand(s.param.shape) for s in sites]
-        self._allot_scratch()
+    def _leaks(self, inputs: Inputs, seed: int, sites: list[Site]) -> bool:
+        """Does any module read one of `sites` while its owner is at rest?"""
+        params = [site.param for site in sites]
+        nothing = [torch.full((), torch.nan, dtype=p.dtype, device=p.device).expand(p.shape) for p in params]
         self._seed, self._mu, self._side = seed, 0.0, 1
-        with _swapped(sites, nothing), self._installed():
+        with swapped(sites, nothing), self._installed():
             return not bool(self.forward(inputs).isfinite().all())
-
-    def _sites(self, paths: dict[str, nn.Module]) -> list[_Site]:
-        names = {id(p): name for name, p in self.weights.params.items()}
-        return [
-            _Site(module, path, attribute, names[id(p)], p.data, self.weights.pieces[names[id(p)]])
-            for path, module in paths.items()
-            for attribute, p in module.named_parameters(recurse=False, remove_duplicate=False)
-            if id(p) in names
-        ]
-
-    def _own(self, home: dict[_Site, str], paths: dict[str, nn.Module]) -> None:
-        self._owners = [
-            _Owner(module, [site for site in home if home[site] == path])
-            for path, module in paths.items()
-            if path in set(home.values())
-        ]
-
-    def _find_scales(self, two: _Calls, three: _Calls) -> bool:
-        """Which arguments of each owner carry the batch; False if it is not in dimension 0, and there alone."""
-        for owner in self._owners:
-            a, b = two.get(owner.module, []), three.get(owner.module, [])
-            if [set(call) for call in a] != [set(call) for call in b]:
-                return False
-            pairs = [(key, x[key], y[key]) for x, y in zip(a, b, strict=True) for key in x if x[key] != y[key]]
-            for key, m, n in pairs:
-                if not isinstance(key, int | str) or m[1:] != n[1:] or 3 * m[0] != 2 * n[0]:
-                    return False
-                if owner.scales.setdefault(key, m[0] // 2) != m[0] // 2:
-                    return False
-        return True
-
-    def _allot_scratch(self) -> None:
-        """Owners without children share one pair of buffers a dtype; those with children have their own."""
-        alone = [o for o in self._owners if not any(o.module.children())]
-        alone = [o for o in alone if type(o.module) not in (nn.Embedding, RowsLinear)]
-        sizes: dict[Any, int] = {}
-        for owner in alone:
-            for dtype in {site.param.dtype for site in owner.sites}:
-                need = sum(s.param.numel() for s in owner.sites if s.param.dtype == dtype)
-                sizes[dtype] = max(sizes.get(dtype, 0), need)
-        shared = {
-            dtype: [torch.empty(n, dtype=dtype, device=self._owners[0].sites[0].param.device) for _ in range(2)]
-            for dtype, n in sizes.items()
-        }
-        for owner in self._owners:
-            owner.plus, owner.minus, used = [], [], dict.fromkeys(sizes, 0)
-            for site in owner.sites:
-                p, n = site.param, site.param.numel()
-                if owner in alone:
-                    at = slice(used[p.dtype], used[p.dtype] + n)
-                    used[p.dtype] += n
-                    plus, minus = (buffer[at].view(p.shape) for buffer in shared[p.dtype])
-                elif type(owner.module) in (nn.Embedding, RowsLinear):
-                    plus = minus = p  # never written: such an owner draws rows of its own
-                else:
-                    plus, minus = torch.empty_like(p), torch.empty_like(p)
-                owner.plus.append(plus)
-                owner.minus.append(minus)
-
-
-def _recorded(model: nn.Module, forward: Forward, inputs: Inputs) -> _Calls:
-    """Run `forward` and note which modules ran, and the shapes of their tensor arguments."""
-    calls: _Calls = {}
-
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        shapes: dict[Key, torch.Size] = {}
-        for key, value in [*enumerate(args), *kwargs.items()]:
-            for i, x in enumerate(value if isinstance(value, tuple | list) else [value]):
-                if isinstance(x, Tensor) and x.dim():
-                    shapes[key if x is value else (key, i)] = x.shape
-        calls.setdefault(module, []).append(shapes)
-
-    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in model.modules()]
-    try:
-        forward(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return calls
-
-
-def _enclosing(path: str, ran: set[nn.Module], paths: dict[str, nn.Module]) -> str:
-    """The nearest module around `path` whose forward runs ("" is the model itself, which always does)."""
-    while path:
-        path = path.rpartition(".")[0]
-        if paths[path] in ran:
-            break
-    return path
-
-
-@contextmanager
-def _swapped(sites: Sequence[_Site], weights: Sequence[Tensor]) -> Iterator[None]:
-    """Inside, the sites' modules read `weights`; the parameters themselves are not touched."""
-    before = [site.module._parameters[site.attribute] for site in sites]
-    try:
-        for site, w in zip(sites, weights, strict=True):
-            site.module._parameters[site.attribute] = w  # type: ignore[assignment]
-        yield
-    finally:
-        for site, old in zip(sites, before, strict=True):
-            site.module._parameters[site.attribute] = old
-
-
-def _join(outputs: list[Any]) -> Any:
-    """The outputs of both sides as one of twice the rows; a single side's output as it is."""
-    if len(outputs) == 1:
-        return outputs[0]
-    first = outputs[0]
-    if isinstance(first, Tensor):
-        return torch.cat(outputs)
-    if isinstance(first, tuple | list):
-        return type(first)(_join(list(pair)) for pair in zip(*outputs, strict=True))
-    if first is None:
-        return None
-    raise _NotBatchFirst
 
 
 def slopes(
@@ -391,14 +245,14 @@ def slopes(
     seeds: Sequence[int],
     mu: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slope of every client's mean loss along every direction, float64 [clients, q], and its mean loss, float64 [clients].
+    """Slope of every client's mean loss along every direction, float64 [clients, q]; mean losses, float64 [clients].
 
     losses: (logits, batch) -> float32 [n], a loss an example.  batches: (batch, slot int64 [n]): example i belongs to
-    client slot[i]; a client's examples may lie in several batches.  seeds: q directions.  Not finite where a loss is not.
-    The mean loss is that of both sides and all directions, so L(w) up to O(mu^2).
+    client slot[i]; a client's examples may lie in several batches.  seeds: q directions.
+    Not finite where a loss is not. The mean loss is that of both sides and all directions, so L(w) up to O(mu^2).
     """
     rise, level = np.zeros((clients, len(seeds))), np.zeros(clients)
-    counts = sum(np.bincount(slot, minlength=clients) for _, slot in batches)
+    counts = np.sum([np.bincount(slot, minlength=clients) for _, slot in batches], axis=0)
     for batch, slot in batches:
         for j, seed in enumerate(seeds):
             plus, minus = (losses(x, batch).double().cpu().numpy() for x in probe.logits(batch.inputs, seed, mu))
