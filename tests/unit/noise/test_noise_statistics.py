@@ -90,7 +90,7 @@ def test_stochastic_moves_are_unbiased_and_nearest_ones_get_stuck(dtype, weight)
     piece, z = Piece.whole("w", n), torch.empty(n)
     seeds, c = np.array([SEED], np.uint64), np.array([-spacing / 100], np.float32)
     engine.fill_(z, SEED, piece, "gaussian")
-    z = z.double() + 0.0
+    z = z.double()
     stochastic, nearest = w.clone(), w.clone()
     engine.move_(stochastic, seeds, c, piece, "gaussian", "stochastic")
     engine.move_(nearest, seeds, c, piece, "gaussian", "nearest")
