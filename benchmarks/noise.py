@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=2 python benchmarks/noise.py [--threads N] [--elements N] [--seconds S] [--json]
 
 Every figure is the best of as many repetitions as fit its time slice, so that other users of the machine disturb it
-little; all are measured in one run, since only their ratios mean anything. "x randn" compares with torch.randn in
+little (keep calls below a time slice, some 3 ms, where cores are shared); all are measured in one run, since only their ratios mean anything. "x randn" compares with torch.randn in
 float32 on as many threads. --json prints one JSON object on the last line.
 """
 
@@ -92,7 +92,7 @@ def main() -> None:
     """Measure, print a table and, if asked, one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="measured beside one thread")
-    parser.add_argument("--elements", type=int, default=1 << 22, help="size of the tensor (default 4 Mi)")
+    parser.add_argument("--elements", type=int, default=1 << 20, help="size of the tensor (default 1 Mi)")
     parser.add_argument("--seconds", type=float, default=0.4, help="time slice of each figure")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     options = parser.parse_args()

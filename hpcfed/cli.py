@@ -52,43 +52,50 @@ def train(
         wanted = load_recipe(recipe, set_ or [])
         transport = choose(launch, wanted.mesh.transport)
     with guard(transport):
-        summary = _train(wanted, transport, launch, out or Path("runs") / Path(recipe).stem, resume, force, quiet)
+        folder = out or Path("runs") / Path(recipe).stem
+        if transport.row == 0 and not quiet:
+            print(f"loading {wanted.model.name} and the data of {wanted.task.name}", file=sys.stderr, flush=True)
+        summary = _train(wanted, transport, launch, folder, resume, force, quiet)
         if transport.row == 0 and not quiet:
             from .display import summary_table
 
             summary_table(summary)
+            going_on = "; go on with --resume" if summary["status"] == "interrupted" else ""
+            print(f"run folder: {folder}{going_on}")
     transport.close()
+
+
+#: Settings that a resumed run may change: the result does not depend on them.
+MAY_CHANGE = (
+    "eval_every", "eval_batch", "log_every", "check_every", "tensorboard", "mesh.*", "algorithm.ballot",
+)  # fmt: skip
 
 
 def _train(
     recipe: Any, transport: Any, launch: Launch, out: Path, resume: bool, force: bool, quiet: bool
 ) -> dict[str, Any]:
     """One rank's part of a training run: enter the run folder (row 0), build, train."""
+    from .clients import partition_report
     from .config import to_toml
     from .runlog import RunFolder
-    from .train import Keeper, build_together, train
-    from .transport import agree
+    from .train import Keeper, build_together, together, train
 
-    folder, problem = None, None
-    if transport.row == 0:
-        try:
-            allow = [
-                "eval_every",
-                "eval_batch",
-                "log_every",
-                "check_every",
-                "tensorboard",
-                "mesh.*",
-                "algorithm.ballot",
-            ]
-            folder = RunFolder.create(out, to_toml(recipe), describe(launch), force, resume, allow)
-        except RunFolderError as e:
-            problem = str(e)
-    agree(transport, problem)
+    def enter() -> RunFolder | None:
+        if transport.row:
+            return None
+        return RunFolder.create(out, to_toml(recipe), describe(launch), force, resume, MAY_CHANGE)
+
+    # --force moves the old run aside only when the new one can start: a wrong setting must not cost a run.
+    folder = None if force else together(transport, enter)
     try:
         run = build_together(recipe, transport)
-        keeper = Keeper(folder, quiet) if folder else None
-        return train(run, keeper)
+        folder = together(transport, enter) if force else folder
+        if folder:
+            task = run.problem.task
+            report = partition_report(run.pool.parts, task.train.labels, task.labels)
+            folder.write_partition(report.data())
+            folder.notes.append(report.line())
+        return train(run, Keeper(folder, quiet) if folder else None)
     finally:
         if folder:
             folder.close()
@@ -105,25 +112,31 @@ def evaluate(
     ] = None,
     set_: Overrides = None,
 ) -> None:
-    """Evaluate the base model of a recipe, the model an orbit rebuilds, or a model folder."""
+    """Evaluate the base model of a recipe, the model that a run or an orbit rebuilds, or a model folder."""
     from .transport import choose, guard
 
     launch = discover()
     with guard(launch):
-        wanted = _recipe_to_evaluate(recipe, like, set_ or [])
+        wanted, ran = _recipe_to_evaluate(recipe, like, set_ or [])
+        orbit = orbit or ran
         transport = choose(launch, wanted.mesh.transport)
     with guard(transport):
-        from .build import build_problem
+        from .build import Problem, build_problem
         from .display import score_table
         from .evaluate import evaluate as score
         from .orbit import load_any
         from .replay import check_base, replay
+        from .train import together
 
-        problem = build_problem(wanted)
-        if orbit:
-            found = load_any(orbit)
-            check_base(found.header, problem.weights, wanted.model.dtype)
-            replay(found.header, found.payloads, problem.weights)
+        def rebuild() -> Problem:
+            problem = build_problem(wanted)
+            if orbit:
+                found = load_any(orbit)
+                check_base(found.header, problem.weights, wanted.model.dtype)
+                replay(found.header, found.payloads, problem.weights)
+            return problem
+
+        problem = together(transport, rebuild)
         scores = {
             split: score(problem.forward, problem.task, examples, wanted.eval_batch, transport)
             for split, examples in problem.task.splits.items()
@@ -133,19 +146,20 @@ def evaluate(
     transport.close()
 
 
-def _recipe_to_evaluate(name: str, like: str | None, overrides: list[str]) -> Any:
+def _recipe_to_evaluate(name: str, like: str | None, overrides: list[str]) -> tuple[Any, Path | None]:
+    """The recipe that gives model and task, and for a run folder also where its orbit lies."""
     from .config import load_recipe
 
     folder = Path(name)
     if (folder / "recipe.toml").is_file():
-        return load_recipe(str(folder / "recipe.toml"), overrides)
+        return load_recipe(str(folder / "recipe.toml"), overrides), folder
     if (folder / "config.json").is_file():
         if like is None:
             raise ConfigError(
                 f"{name} is a model folder; give the task by a recipe: hpcfed evaluate {name} --recipe RECIPE"
             )
-        return load_recipe(like, [*overrides, f"model.name={name}"])
-    return load_recipe(name, overrides)
+        return load_recipe(like, [*overrides, f"model.name={name}"]), None
+    return load_recipe(name, overrides), None
 
 
 OrbitFile = Annotated[Path, typer.Argument(metavar="FILE", help="A sealed orbit, a journal, or a run folder.")]

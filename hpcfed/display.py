@@ -92,15 +92,17 @@ class Progress:
     def status(self, now: float) -> str:
         """Rate, time left, loss, agreement and the last evaluation, as far as they are known."""
         rate = (self._done - self._start) / max(now - self._began, 1e-9)  # evaluations included: so is what is to come
-        parts = []
+        parts, left = list[str](), self._total - self._done
         if rate > 0:
             speed = f"{rate:.3g} rounds/s" if rate >= 1 else f"{1 / rate:.3g} s/round"
-            parts = [speed, f"ETA {duration((self._total - self._done) / rate)}"]
+            parts = [speed, f"ETA {duration(left / rate)}" if left else f"took {duration(now - self._began)}"]
         if math.isfinite(self._loss):
             parts.append(f"loss {self._loss:.4f}")
         if math.isfinite(self._agreement):
             parts.append(f"agreement {percent(self._agreement)}")
-        return "  ".join([*parts, self._metric]).rstrip()
+        if self._bar is None:  # on a terminal the evaluation's own line stands right above
+            parts.append(self._metric)
+        return "  ".join(parts).rstrip()
 
     def __enter__(self) -> Self:
         if self._bar is not None:

@@ -1,7 +1,7 @@
 """The run folder: what a run leaves behind, who may write there, and what can be read from it afterwards.
 
-Files    recipe.toml (resolved)  env.json  metrics.jsonl (a line a logged round)  summary.json  journal
-         orbit.safetensors; while a run is alive also `lock`, which holds its pid and host.
+Files    recipe.toml (resolved)  env.json  partition.json (who holds what)  metrics.jsonl (a line a logged round)
+         summary.json  journal  orbit.safetensors; while a run is alive also `lock`, which holds its pid and host.
 Promise  No run is ever overwritten or deleted: --force moves the old one to a numbered folder beside it. Two live runs
          never share a folder. Whole files are replaced in one step, so a crash leaves the old or the new one.
 
@@ -27,10 +27,11 @@ from typing import Any, Self
 from .errors import RunFolderError
 
 RECIPE, ENV, METRICS, SUMMARY = "recipe.toml", "env.json", "metrics.jsonl", "summary.json"
+PARTITION = "partition.json"
 JOURNAL, ORBIT, LOCK = "journal", "orbit.safetensors", "lock"
 FORMAT = "hpcfed-run"  # in env.json: tells a run that died before its first round from files that are not ours
 # In the order in which --force moves them: summary.json last, so that a crash in between leaves no half-known run.
-FILES = (ORBIT, JOURNAL, METRICS, RECIPE, ENV, SUMMARY)
+FILES = (ORBIT, JOURNAL, METRICS, PARTITION, RECIPE, ENV, SUMMARY)
 STATUSES = ("finished", "interrupted", "failed")
 REQUIRED_KEYS = (
     "algorithm", "model", "task", "rounds", "clients", "rows", "shards", "metric_name", "metric_before",
@@ -169,6 +170,13 @@ class RunFolder:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise _unwritable(self.path / METRICS, error) from None
+
+    def write_partition(self, data: Mapping[str, Any]) -> None:
+        """Replace partition.json in one step; data: PartitionReport.data()."""
+        try:
+            write_atomic(self.path / PARTITION, _to_json(data))
+        except OSError as error:
+            raise _unwritable(self.path / PARTITION, error) from None
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace summary.json in one step; `summary` has all REQUIRED_KEYS, unknown figures as None."""

@@ -6,10 +6,10 @@ import json
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import astuple, dataclass, field
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from .replay import replay
 from .runlog import RunFolder
 from .transport import Transport, agree, check_same
 from .update import apply_
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -95,7 +97,7 @@ def train(run: Run, keeper: Keeper | None) -> dict[str, Any]:
             progress = stack.enter_context(keeper.show(recipe.rounds, state.t))
             for note in keeper.folder.notes + notes:
                 progress.note(note)
-        if state.t == 0:
+        if _score_due(recipe, state):
             _score(run, keeper, state)
         began, before = time.monotonic(), state.seconds
         stopped = False
@@ -109,32 +111,46 @@ def train(run: Run, keeper: Keeper | None) -> dict[str, Any]:
                 _log_round(run, keeper, state, tally, loss)
             if recipe.check_every and state.t % recipe.check_every == 0:
                 _check_rows(run, state.t)
-            if recipe.eval_every and state.t % recipe.eval_every == 0 and state.t < recipe.rounds:
+            if _score_due(recipe, state):
                 _score(run, keeper, state)
         return _end(run, keeper, state, "interrupted" if stopped else "finished")
 
 
 def _resume(run: Run, keeper: Keeper | None, state: State) -> list[str]:
-    """Bring every row to the end of row 0's journal, through the same apply_ that trained it; notes for the user."""
-    sent, notes = None, list[str]()
-    if keeper:
-        if keeper.folder.resumed:
-            keeper.journal = Journal.open(keeper.folder.journal)
-            _check_header(keeper.journal.header, run.header)
-            keeper.folder.rewind(keeper.journal.rounds)
-            _recall(keeper.folder, state)
-            notes = [keeper.journal.repaired] if keeper.journal.repaired else []
-            notes += [f"resumed after round {keeper.journal.rounds}"]
-        else:
-            keeper.journal = Journal.create(keeper.folder.journal, run.header)
-        sent = json.dumps([state.seconds, state.payload_bytes]).encode() + b"\n" + b"".join(keeper.journal.payloads)
-    known, _, raw = run.transport.broadcast(sent).partition(b"\n")
-    state.seconds, state.payload_bytes = json.loads(known)
+    """Bring every row to the end of row 0's journal, through the same apply_ that trained it; notes for the user.
+
+    Collective. Every row gets row 0's scores too: what is evaluated next depends on them.
+    """
+    notes = together(run.transport, lambda: _open_journal(run, keeper, state) if keeper else [])
+    sent = None
+    if keeper and keeper.journal:
+        scores = [[t, split, *astuple(score)] for t, known in state.scores.items() for split, score in known.items()]
+        known = json.dumps([state.seconds, state.payload_bytes, scores]).encode()
+        sent = known + b"\n" + b"".join(keeper.journal.payloads)
+    line, _, raw = run.transport.broadcast(sent).partition(b"\n")
+    state.seconds, state.payload_bytes, scores = json.loads(line)
+    state.scores.clear()
+    for t, split, *score in scores:
+        state.scores.setdefault(t, {})[split] = Score(*score)
     size = run.header.round_bytes
     payloads = [raw[i : i + size] for i in range(0, len(raw), size)]
     state.t = len(payloads)
     replay(run.header, payloads, run.problem.weights)
     return notes
+
+
+def _open_journal(run: Run, keeper: Keeper, state: State) -> list[str]:
+    """Row 0: the journal, begun or gone on with, and what the earlier rounds left in metrics.jsonl."""
+    if not keeper.folder.resumed:
+        keeper.journal = Journal.create(keeper.folder.journal, run.header)
+        return []
+    keeper.journal = Journal.open(keeper.folder.journal)
+    _check_header(keeper.journal.header, run.header)
+    rounds = keeper.journal.rounds
+    keeper.folder.rewind(rounds)
+    _recall(keeper.folder, state)
+    repaired = [keeper.journal.repaired] if keeper.journal.repaired else []
+    return [*repaired, f"resumed after round {rounds}"]
 
 
 def _check_header(found: Header, expected: Header) -> None:
@@ -177,6 +193,12 @@ def _log_round(run: Run, keeper: Keeper, state: State, tally: Tally, loss: float
         if keeper.board:
             keeper.board.scalar("loss", loss, state.t)
             keeper.board.scalar("agreement", agreement, state.t)
+
+
+def _score_due(recipe: Recipe, state: State) -> bool:
+    """Before the first round and every eval_every rounds, unless the run was interrupted after that; not at the end."""
+    at = state.t == 0 or (recipe.eval_every > 0 and state.t % recipe.eval_every == 0 and state.t < recipe.rounds)
+    return at and state.t not in state.scores
 
 
 def _score(run: Run, keeper: Keeper | None, state: State) -> dict[str, Score]:
@@ -275,11 +297,15 @@ def _stopping(state: State) -> Iterator[None]:
 
 def build_together(recipe: Recipe, transport: Transport) -> Run:
     """Collective: build_run on every row; if any row cannot, every row says why."""
-    run, problem = None, None
+    return together(transport, lambda: build_run(recipe, transport))
+
+
+def together(transport: Transport, work: Callable[[], T]) -> T:
+    """Collective: work() on every row; if it fails on any, every row raises ConfigError with all that went wrong."""
+    done, problem = None, None
     try:
-        run = build_run(recipe, transport)
+        done = work()
     except HpcfedError as e:
         problem = str(e)
     agree(transport, problem)
-    assert run
-    return run
+    return cast(T, done)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,6 +157,29 @@ class PartitionReport:
     def sizes(self) -> Indices:
         """int64 [clients], examples a client."""
         return self.counts.sum(axis=1)
+
+    def data(self, most: int = 50) -> dict[str, Any]:
+        """What partition.json holds and `hpcfed plot` draws; small for any number of clients.
+
+        counts: of the first `most` clients.  sizes: smallest, median and largest number of examples a client.
+        """
+        return {
+            "clients": len(self.counts),
+            "examples": int(self.counts.sum()),
+            "sizes": np.quantile(self.sizes, [0, 0.5, 1]).tolist(),
+            "skew": round(self.skew, 4),
+            "classes": round(self.classes, 4),
+            "names": self.names,
+            "counts": self.counts[:most].tolist(),
+        }
+
+    def line(self) -> str:
+        """The partition in one line: 10 clients hold 700 examples, ..."""
+        smallest, median, largest = np.quantile(self.sizes, [0, 0.5, 1])
+        return (
+            f"{len(self.counts):,} clients hold {self.counts.sum():,} examples, {smallest:g} to {largest:g} each "
+            f"(median {median:g}); {self.classes:.3g} of {len(self.names)} classes a client, skew {self.skew:.2f}"
+        )
 
     def rows(self, most: int = 20) -> list[list[str]]:
         """A table with a header: the first `most` clients' counts, then the smallest, median and largest size."""

@@ -132,9 +132,8 @@ def to_bfloat16(x: np.float32) -> np.uint32:
 def to_bfloat16_by(x: np.float32, r: np.uint32) -> np.uint32:
     """To a bfloat16 neighbour, by 16 random bits."""
     bits = bits_of(x)
-    size = _u32(bits & _SIZE)
-    rounded = bits if size == _INF else _u32(bits + r) & _u32(0xFFFF0000)
-    return _NAN if size > _INF else rounded
+    rounded = _u32(bits + r) & _u32(0xFFFF0000)  # infinity stays: r is less than the last bit kept
+    return _NAN if _u32(bits & _SIZE) > _INF else rounded
 
 
 @jit

@@ -56,7 +56,7 @@ def _forget_pool() -> None:
     _pool = None
 
 
-os.register_at_fork(after_in_child=_forget_pool)  # threads do not survive a fork: a child would wait for them for ever
+os.register_at_fork(after_in_child=_forget_pool)  # threads do not survive a fork, and a lock may be held
 
 
 def _workers(n: int) -> ThreadPoolExecutor:

@@ -154,10 +154,9 @@ def narrow_stochastic(x: np.ndarray, kind: str, random: np.ndarray) -> np.ndarra
         return narrow(x, kind)
     bits, r = x.view(np.uint32), random.astype(np.uint32)
     size, sign = bits & np.uint32(0x7FFFFFFF), bits >> np.uint32(31)
-    nan, inf = size > np.uint32(0x7F800000), size == np.uint32(0x7F800000)
-    if kind == "bfloat16":
-        rounded = np.where(inf, bits, bits + r) >> np.uint32(16)
-        return np.where(nan, np.uint16(0x7FC0), rounded.astype(np.uint16))
+    nan = size > np.uint32(0x7F800000)
+    if kind == "bfloat16":  # infinity stays: r is less than the last bit kept
+        return np.where(nan, np.uint16(0x7FC0), (bits + r >> np.uint32(16)).astype(np.uint16))
     assert kind == "float16"
     normal = (size + (r & np.uint32(0x1FFF)) >> np.uint32(13)).astype(np.int64) - (112 << 10)
     tiny = size < np.uint32(113 << 23)

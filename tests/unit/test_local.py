@@ -1,0 +1,88 @@
+"""What a row computes does not depend on which groups it hosts, nor (to rounding) on micro-batches; evaluation likewise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hpcfed.build import build_problem
+from hpcfed.clients import Pool
+from hpcfed.config import ClientsConfig, Recipe, validate
+from hpcfed.evaluate import evaluate
+from hpcfed.local import Local
+from hpcfed.probe import Probe
+from hpcfed.transport.solo import SoloTransport
+from tests.small import save_tiny_folder, tiny_sst2
+
+MU, SEEDS = 1e-2, [5, 6]
+
+
+def recipe_of(tmp, **clients) -> Recipe:
+    return validate(
+        {
+            "rounds": 1,
+            "model": {"name": str(save_tiny_folder(tmp, "opt"))},
+            "task": {"name": "sst2", "data": str(tiny_sst2(tmp))},
+            "clients": {"count": 6, "batch": 5, "group": 2} | clients,
+            "algorithm": {"lr": 1e-3},
+            "mesh": {"threads": 1},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory):
+    return build_problem(recipe_of(tmp_path_factory.mktemp("local")))
+
+
+def local_of(problem, mine: range, **limits) -> Local:
+    parts = np.array_split(np.arange(len(problem.task.train)), 6)
+    pool = Pool(parts, 6, 2, 5, run_seed=3)
+    probe = Probe(problem.model, problem.forward, problem.weights, "gaussian")
+    return Local(pool, problem.task, probe, MU, mine, ClientsConfig(**limits))
+
+
+def test_groups_give_the_same_bits_on_one_row_and_on_three(problem):
+    clients, slopes, losses = local_of(problem, range(3)).slopes(4, SEEDS)
+    assert clients == list(range(6)) and slopes.shape == (6, 2) and np.isfinite(slopes).all()
+    rows = [local_of(problem, range(g, g + 1)).slopes(4, SEEDS) for g in range(3)]
+    assert np.array_equal(slopes, np.concatenate([r[1] for r in rows]))
+    assert np.array_equal(losses, np.concatenate([r[2] for r in rows]))
+
+
+@pytest.mark.parametrize("limits", [{"max_batch_examples": 3}, {"max_batch_tokens": 40}, {"max_batch_tokens": 1}])
+def test_micro_batches_change_slopes_by_rounding_only(problem, limits):
+    _, whole, _ = local_of(problem, range(3)).slopes(4, SEEDS)
+    _, cut, _ = local_of(problem, range(3), **limits).slopes(4, SEEDS)
+    np.testing.assert_allclose(cut, whole, rtol=1e-2, atol=1e-3)
+    clear = np.abs(whole) > 1e-2
+    assert clear.any() and np.array_equal(np.sign(cut)[clear], np.sign(whole)[clear])
+
+
+def test_micro_batches_keep_their_limits_and_every_example(problem):
+    local = local_of(problem, range(3), max_batch_tokens=40, max_batch_examples=4)
+    parts = list(local._micro_batches([0, 1], 4))
+    assert len(parts) > 2 and sum(len(slot) for _, slot in parts) == 10
+    for batch, slot in parts:
+        assert len(slot) <= 4 and (batch.inputs["input_ids"].numel() <= 40 or len(slot) == 1)
+    assert sorted(np.concatenate([slot for _, slot in parts])) == [0] * 5 + [1] * 5
+
+
+def test_a_row_without_groups_has_nothing_to_say(problem):
+    clients, slopes, losses = local_of(problem, range(0)).slopes(0, SEEDS)
+    assert clients == [] and slopes.shape == (0, 2) and losses.shape == (0,)
+
+
+def test_evaluation_is_the_plain_mean_over_examples(problem):
+    task, examples = problem.task, problem.task.splits["validation"]
+    score = evaluate(problem.forward, task, examples, 7, SoloTransport())
+    right, loss = 0, 0.0
+    with torch.inference_mode():
+        for i in range(len(examples)):
+            batch = task.collate([examples[i]])
+            logits = problem.forward(batch.inputs)
+            right += int(task.predictions(logits, batch)[0] == batch.label[0])
+            loss += float(task.losses(logits, batch)[0])
+    assert score.value == right / len(examples) and score.examples == len(examples)
+    assert score.loss == pytest.approx(loss / len(examples), rel=1e-5)

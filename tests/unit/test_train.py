@@ -1,0 +1,174 @@
+"""One round against Algorithm 1 written with NumPy, and what the loop around it leaves behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hpcfed import build
+from hpcfed.build import Problem, Run, build_run
+from hpcfed.config import validate
+from hpcfed.errors import ConfigError, DivergedError
+from hpcfed.noise import spec
+from hpcfed.orbit import read_journal
+from hpcfed.runlog import RunFolder
+from hpcfed.seeds import coin, derive, name_key
+from hpcfed.tasks import Batch, Examples, Form, Task
+from hpcfed.train import Keeper, run_round, train
+from hpcfed.transport.solo import SoloTransport
+from hpcfed.weights import Weights
+
+ROUNDS, CLIENTS, FEATURES, CLASSES = 40, 5, 6, 3
+
+
+class Logits:
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits = logits
+
+
+class Line(nn.Module):
+    """Softmax regression, the way transformers' models are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        z = spec.z(5, 5, np.arange((FEATURES + 1) * CLASSES, dtype=np.uint64), "gaussian")
+        self.dense = nn.Linear(FEATURES, CLASSES)
+        self.dense.weight.data = torch.from_numpy(z[CLASSES:].reshape(CLASSES, FEATURES).copy())
+        self.dense.bias.data = torch.from_numpy(z[:CLASSES].copy())
+
+    def forward(self, x: torch.Tensor) -> Logits:
+        return Logits(self.dense(x))
+
+
+def collate(examples: list[dict]) -> Batch:
+    x = torch.from_numpy(np.stack([example["x"] for example in examples]))
+    return Batch({"x": x}, torch.tensor([example["label"] for example in examples]))
+
+
+def toy_task(examples: int = 60) -> Task:
+    x = spec.z(9, 9, np.arange(examples * FEATURES, dtype=np.uint64), "gaussian").reshape(examples, FEATURES)
+    held = Examples({"x": x}, (x[:, :CLASSES].argmax(1)).astype(np.int64))
+    return Task(
+        "toy", ["a", "b", "c"], held, {"test": held}, Form(collate, lambda logits, _: logits.float(), lambda _: 1)
+    )
+
+
+def toy_run(monkeypatch: pytest.MonkeyPatch, sections: dict | None = None, **top: object) -> Run:
+    """A whole Run on a model of 21 weights, built by build_run from a recipe."""
+    raw: dict = {"rounds": ROUNDS, "model": {"name": "toy"}, "task": {"name": "toy"}, **top}
+    raw |= {"clients": {"count": CLIENTS, "batch": 8}, "algorithm": {"lr": 0.05, "mu": 0.01}}
+    for section, values in (sections or {}).items():
+        raw[section] = raw[section] | values
+    recipe = validate(raw)
+    model = Line().to(getattr(torch, recipe.model.dtype)).eval().requires_grad_(False)
+    weights, dtype = Weights(model, recipe.algorithm.train_only), getattr(torch, recipe.model.dtype)
+    problem = Problem(
+        model, None, toy_task(), weights, lambda inputs: model(inputs["x"].to(dtype)).logits, "image-classification"
+    )
+    monkeypatch.setattr(build, "build_problem", lambda recipe: problem)
+    return build_run(recipe, SoloTransport())
+
+
+# --- Algorithm 1, slowly ---------------------------------------------------------------------------------------------
+
+
+def direction(seed: int, name: str, n: int, distribution: str) -> np.ndarray:
+    return spec.z(seed, name_key(name), np.arange(n, dtype=np.uint64), distribution)
+
+
+def loss(w: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> float:
+    logits = (x @ w["dense.weight"].reshape(CLASSES, FEATURES).T + w["dense.bias"]).astype(np.float64)
+    return float((np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y]).mean())
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
+def test_rounds_are_algorithm_1(monkeypatch: pytest.MonkeyPatch, distribution: str):
+    run = toy_run(monkeypatch, {"algorithm": {"distribution": distribution}})
+    w = {name: p.numpy().reshape(-1).copy() for name, p in run.problem.weights.params.items()}
+    mu, lr, certain = np.float32(0.01), np.float32(0.05), 0
+    x, y = run.problem.task.train.columns["x"], run.problem.task.train.labels
+    for t in range(ROUNDS):
+        tally, _ = run_round(run, t, None, False)
+        seed = derive(0, "direction", t, 0)
+        z = {n: direction(seed, n, v.size, distribution) for n, v in w.items()}
+        plus, minus = ({n: w[n] + s * (mu * z[n]) for n in w} for s in (np.float32(1), np.float32(-1)))
+        batches = [run.pool.batch(k, t) for k in range(CLIENTS)]
+        slopes = np.array([(loss(plus, x[b], y[b]) - loss(minus, x[b], y[b])) / (2 * mu) for b in batches])
+        doubtful = int((np.abs(slopes) < 1e-3).sum())  # the product's losses are float32: +-1e-7 / 2 mu
+        assert abs(tally.sums[0] - np.sign(slopes).sum()) <= 2 * doubtful and tally.cast[0] == CLIENTS
+        certain += doubtful == 0
+        f = np.sign(tally.sums[0]) or coin(derive(0, "tie", t, 0))
+        w = {n: w[n] - (np.float32(f) * lr) * z[n] for n in w}
+        for name, p in run.problem.weights.params.items():
+            assert p.numpy().reshape(-1).tobytes() == w[name].tobytes(), (t, name)
+    assert certain > 0.9 * ROUNDS
+    assert loss(w, x, y) < 0.8 * loss({n: p.detach().numpy().reshape(-1) for n, p in Line().named_parameters()}, x, y)
+
+
+def test_the_slope_is_the_derivative_along_z(monkeypatch: pytest.MonkeyPatch):
+    run = toy_run(monkeypatch)
+    seeds = run.algorithm.directions(0)
+    clients, slopes, losses = run.local.slopes(0, seeds)
+    model = Line()
+    for k in clients:
+        batch = collate([run.problem.task.train[int(i)] for i in run.pool.batch(k, 0)])
+        value = F.cross_entropy(model(batch.inputs["x"]).logits, batch.label)
+        model.zero_grad()
+        value.backward()
+        along = sum(
+            float(p.grad.numpy().reshape(-1) @ direction(seeds[0], n, p.numel(), "gaussian"))
+            for n, p in model.named_parameters()
+        )
+        assert slopes[k, 0] == pytest.approx(along, rel=2e-2, abs=2e-3)
+        assert losses[k] == pytest.approx(float(value.detach()), rel=1e-2)
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------
+
+
+def keeper(path, resume: bool = False, force: bool = False) -> Keeper:
+    return Keeper(RunFolder.create(path, "rounds = 1\n", {}, force, resume), quiet=True)
+
+
+def test_summary_log_and_orbit_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    run = toy_run(monkeypatch, eval_every=15, log_every=4)
+    kept = keeper(tmp_path / "a")
+    summary = train(run, kept)
+    assert summary["status"] == "finished" and summary["rounds"] == ROUNDS
+    assert summary["fingerprint"] == run.problem.weights.fingerprint() != summary["fingerprint_base"]
+    assert summary["metric_after"] > summary["metric_before"] and summary["loss_after"] < summary["loss_before"]
+    records = kept.folder.records()
+    kept.folder.close()
+    assert [r["t"] for r in records if "split" in r] == [0, 15, 30, 40]
+    assert [r["t"] for r in records if "agreement" in r] == list(range(4, 41, 4))
+    assert all(0.5 <= r["agreement"] <= 1 for r in records if "agreement" in r)
+
+
+def test_all_clients_with_nan_losses_stop_the_run_and_lose_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    run = toy_run(monkeypatch)
+    kept = keeper(tmp_path / "a")
+    real = run.local.slopes
+
+    def slopes(t: int, seeds: list[int]):
+        clients, p, losses = real(t, seeds)
+        return clients, p * np.nan if t == 7 else p, losses
+
+    monkeypatch.setattr(run.local, "slopes", slopes)
+    with pytest.raises(DivergedError, match="round 7: all 5 clients abstained"):
+        train(run, kept)
+    kept.folder.close()
+    assert len(read_journal(tmp_path / "a" / "journal")[1]) == 7
+
+
+def test_a_journal_of_other_settings_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    kept = keeper(tmp_path / "a")
+    train(toy_run(monkeypatch), kept)
+    kept.folder.close()
+    (tmp_path / "a" / "summary.json").unlink()
+    kept = keeper(tmp_path / "a", resume=True)
+    with pytest.raises(ConfigError, match=r"the journal was begun with other settings .*lr: 0\.05 -> 0\.06"):
+        train(toy_run(monkeypatch, {"algorithm": {"lr": 0.06}}), kept)
+    kept.folder.close()
