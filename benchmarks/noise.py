@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=2 python benchmarks/noise.py [--threads N] [--elements N] [--seconds S] [--json]
 
-Every figure is the best of as many repetitions as fit its time slice, so that other users of the machine disturb it
-little (keep calls below a time slice, some 3 ms, where cores are shared); all are measured in one run, since only their ratios mean anything. "x randn" compares with torch.randn in
-float32 on as many threads. --json prints one JSON object on the last line.
+Every figure is the best of as many repetitions as fit --seconds, so that other users of the machine disturb it little
+(where cores are shared, keep a call shorter than the scheduler's time slice, a few milliseconds). All are measured in
+one run, since only their ratios mean anything. "x randn" compares with torch.randn in float32 on as many threads.
+--json prints one JSON object on the last line.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import typer
 
 from . import __version__
 from .env import Launch, describe, discover
-from .errors import ConfigError, HpcfedError, RunFolderError
+from .errors import ConfigError, HpcfedError
 
 app = typer.Typer(
     add_completion=False,
@@ -21,7 +21,11 @@ app = typer.Typer(
     "Example: [bold]hpcfed train digits[/bold], or on two rows "
     "[bold]torchrun --standalone --nproc-per-node 2 -m hpcfed train digits[/bold]",
 )
-orbit_app = typer.Typer(no_args_is_help=True, help="Show, verify and replay orbits: the files that rebuild a model.")
+orbit_app = typer.Typer(
+    no_args_is_help=True,
+    help="Show, verify and replay orbits: the files that rebuild a model.",
+    epilog="Example: hpcfed orbit show runs/digits",
+)
 app.add_typer(orbit_app, name="orbit")
 
 Overrides = Annotated[
@@ -260,7 +264,7 @@ def plot(
     print(out)
 
 
-@app.command()
+@app.command(epilog="Example: hpcfed version")
 def version() -> None:
     """Print the version."""
     print(__version__)

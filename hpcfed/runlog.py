@@ -32,6 +32,7 @@ JOURNAL, ORBIT, LOCK = "journal", "orbit.safetensors", "lock"
 FORMAT = "hpcfed-run"  # in env.json: tells a run that died before its first round from files that are not ours
 # In the order in which --force moves them: summary.json last, so that a crash in between leaves no half-known run.
 FILES = (ORBIT, JOURNAL, METRICS, PARTITION, RECIPE, ENV, SUMMARY)
+GO_ON = "free some space and go on with --resume"
 STATUSES = ("finished", "interrupted", "failed")
 REQUIRED_KEYS = (
     "algorithm", "model", "task", "rounds", "clients", "rows", "shards", "metric_name", "metric_before",
@@ -156,7 +157,7 @@ class RunFolder:
         try:
             write_atomic(self.path / METRICS, "".join(_to_json(record) + "\n" for record in kept))
         except OSError as error:
-            raise _unwritable(self.path / METRICS, error) from None
+            raise _unwritable(self.path / METRICS, error, GO_ON) from None
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl (NaN and infinity become null); `record` has a "t": rounds done so far."""
@@ -169,7 +170,7 @@ class RunFolder:
             if os.write(self._metrics, raw) != len(raw):  # only a full disk does this; rewind drops the torn line
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise _unwritable(self.path / METRICS, error) from None
+            raise _unwritable(self.path / METRICS, error, GO_ON) from None
 
     def write_partition(self, data: Mapping[str, Any]) -> None:
         """Replace partition.json in one step; data: PartitionReport.data()."""
@@ -186,7 +187,7 @@ class RunFolder:
         try:
             write_atomic(self.path / SUMMARY, _to_json(summary, indent=2))
         except OSError as error:
-            raise _unwritable(self.path / SUMMARY, error) from None
+            raise _unwritable(self.path / SUMMARY, error, GO_ON) from None
 
     def close(self) -> None:
         """Give the folder up; a second call does nothing."""
@@ -314,8 +315,8 @@ def _take_lock(path: Path) -> tuple[int, list[str]]:
     return fd, notes
 
 
-def _unwritable(path: Path, error: OSError) -> RunFolderError:
-    return RunFolderError(f"{path}: cannot write the run here: {error.strerror}; free space, or choose another --out")
+def _unwritable(path: Path, error: OSError, cure: str = "free space, or choose another --out") -> RunFolderError:
+    return RunFolderError(f"{path}: cannot write the run here: {error.strerror}; {cure}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

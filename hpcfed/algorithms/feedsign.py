@@ -40,10 +40,10 @@ def feedsign(header: Header) -> Algorithm:
 
     def decide(tally: Tally, t: int) -> bytes:
         if not tally.cast.any():
-            raise DivergedError(
-                f"round {t}: all {tally.voters} clients abstained, since their loss is no longer finite; "
-                f"a smaller algorithm.lr (now {header.lr:g}) or model.dtype=float32 may cure it"
-            )
+            why = f"no longer finite; a smaller algorithm.lr (now {header.lr:g}) or model.dtype=float32 may cure it"
+            if t == 0:
+                why = "not finite from the start: the base model is damaged, or overflows unless model.dtype=float32"
+            raise DivergedError(f"round {t}: all {tally.voters} clients abstained, since their loss is {why}")
         coins = [coin(derive(header.run_seed, "tie", t, i)) for i in range(q)]
         return pack_signs(np.where(tally.sums != 0, np.sign(tally.sums), coins))
 

@@ -32,7 +32,7 @@ from .spec import DISTRIBUTIONS, MASK, ROUNDINGS, add_fingerprints, fingerprint_
 
 __all__ = ["DISTRIBUTIONS", "ROUNDINGS", "add_fingerprints", "fill_", "fingerprint", "move_", "perturb", "set_threads"]
 
-CHUNK = 32_768  # elements; a tensor of less than two is not worth waking a thread for
+CHUNK = 32_768  # draws; less than two of these are not worth waking a thread for
 
 _KIND = {torch.float32: cpu.FLOAT32, torch.bfloat16: cpu.BFLOAT16, torch.float16: cpu.FLOAT16}
 _DISTRIBUTION = {name: code for code, name in enumerate(DISTRIBUTIONS)}
@@ -60,20 +60,22 @@ os.register_at_fork(after_in_child=_forget_pool)  # threads do not survive a for
 
 
 def _workers(n: int) -> ThreadPoolExecutor:
+    """A pool of at least n threads; it only grows, since tensors of different sizes want different numbers."""
     global _pool
-    if _pool is None or _pool[0] != n:
+    if _pool is None or _pool[0] < n:
         if _pool is not None:
             _pool[1].shutdown(wait=False)
         _pool = n, ThreadPoolExecutor(n, thread_name_prefix="hpcfed-noise")
     return _pool[1]
 
 
-def _spread(kernel: Callable[[int, int], Any], piece: Piece, total: int) -> list[Any]:
+def _spread(kernel: Callable[[int, int], Any], piece: Piece, total: int, rounds: int = 1) -> list[Any]:
     """kernel(lo, hi) over [0, total), in one call or in chunks. Returns what the chunks returned, in any order."""
-    threads = min(_threads or torch.get_num_threads(), total // CHUNK)
+    least = max(cpu.TILE, CHUNK // rounds)
+    threads = min(_threads or torch.get_num_threads(), total // least)
     if threads <= 1:
         return [kernel(0, total)]
-    size = max(CHUNK, total // (threads * 8))
+    size = max(least, total // (threads * 8))
     cuts = [_aligned(at, piece) for at in range(0, total, size)] + [total]
     chunks = iter(list(itertools.pairwise(cuts)))  # shared: next() of a list's iterator is atomic
 
@@ -163,7 +165,7 @@ def move_(
     def kernel(lo: int, hi: int) -> None:
         cpu.move(at, starts, length, lo, hi, key, seeds, coefficients, code, way, kind, _TABLE_ADDRESS)
 
-    _spread(kernel, piece, total)
+    _spread(kernel, piece, total, len(seeds))
 
 
 def fingerprint(tensor: Tensor, piece: Piece) -> int:

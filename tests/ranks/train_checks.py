@@ -96,10 +96,21 @@ def tampered(transport: Transport, folder: str, who: int) -> str:
     return "nobody noticed"
 
 
+def killed_at_the_end(transport: Transport, folder: str) -> list[Any]:
+    """The plain run there, gone on with as if it had been killed right after its last evaluation."""
+    if transport.row == 0:
+        Path(folder, "plain", "summary.json").unlink()
+        Path(folder, "plain", "orbit.safetensors").unlink()
+    return one_run(transport, f"{folder}/plain", "plain", [], resume=True)
+
+
 def under_torchrun(transport: Transport, folder: str) -> dict[str, Any]:
     """All that is checked on one launch of two rows."""
-    found: dict[str, Any] = several(transport, folder, {"plain": ["algorithm.ballot=bits"], "half": []})
-    return found | {"tampered": tampered(transport, f"{folder}/tampered", 1)}
+    found: dict[str, Any] = several(transport, folder, {"plain": ["algorithm.ballot=bits"]})
+    return found | {
+        "plain": [found["plain"], killed_at_the_end(transport, folder)],
+        "tampered": tampered(transport, f"{folder}/tampered", 1),
+    }
 
 
 def interrupted_and_several(
