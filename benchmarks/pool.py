@@ -7,7 +7,9 @@ number of clients runs in a process of its own. The first one is the reference; 
 that all have 800 examples in a forward pass: what differs is the number of clients, not the activations.
 
     peak            most memory the process ever held
-    per client      (peak - data) above the reference's, over the clients it has more; data: the images themselves
+    per client      (peak - data) above the reference's, over the clients it has more; data: the images themselves.
+                    A peak varies by 1 or 2 MB from process to process: only the figure of many clients means something.
+                    It holds the moment at which the examples are dealt out, some 60 bytes an example
     index list      what the design allows: the numbers of the client's examples, and the array object around them
     microseconds    of a round, an evaluated example; a round is train.run_round, without a network or a journal
 """

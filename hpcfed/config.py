@@ -6,6 +6,7 @@ ConfigError that names the setting, the value, what is allowed and the nearest r
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from .errors import ConfigError, did_you_mean
 
@@ -22,7 +24,14 @@ NotNegative = Annotated[int, Field(ge=0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise PydanticCustomError("bool", "true and false are no value for this setting")
+        return value
 
 
 class ModelConfig(_Section):
@@ -75,7 +84,7 @@ class ClientsConfig(_Section):
 
     @model_validator(mode="after")
     def _cohort_fits(self) -> ClientsConfig:
-        if isinstance(self.per_round, bool) or self.per_round <= 0:
+        if self.per_round <= 0:
             raise ValueError(f"clients.per_round={self.per_round}: must be a number of clients or a fraction in (0, 1]")
         if isinstance(self.per_round, float) and self.per_round > 1:
             raise ValueError(
@@ -210,12 +219,17 @@ def _explain(error: Any) -> str:
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
         section = _section(path[:-1])
-        known = [".".join([*path[:-1], field]) for field in section.model_fields] if section else []
-        return f"{name} is not a setting{did_you_mean(name, known)}"
+        where = "".join(f"{part}." for part in path[:-1])
+        near = difflib.get_close_matches(path[-1], section.model_fields, n=1, cutoff=0.5) if section else []
+        known = ", ".join(sorted(where + field for field in section.model_fields)) if section else ""
+        return f"{name} is not a setting" + (f"; did you mean {where}{near[0]}?" if near else "") + f" (known: {known})"
     if error["type"] == "missing":
         return f"{name} is missing; the recipe or --set {name}=... must give it"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
+    if path[-1] in ("int", "float"):  # the branches of int | float
+        name = ".".join(path[:-1])
+        return f"{name}={error['input']!r}: input should be a number"
     message = error["msg"][0].lower() + error["msg"][1:]
     return f"{name}={error['input']!r}: {message}"
 
@@ -233,4 +247,4 @@ def to_toml(recipe: Recipe) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return repr(value)  # 1e-05 and 0.5 are both TOML
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON allows a bare DEL, TOML does not

@@ -32,7 +32,7 @@ JOURNAL, ORBIT, LOCK = "journal", "orbit.safetensors", "lock"
 FORMAT = "hpcfed-run"  # in env.json: tells a run that died before its first round from files that are not ours
 # In the order in which --force moves them: summary.json last, so that a crash in between leaves no half-known run.
 FILES = (ORBIT, JOURNAL, METRICS, PARTITION, RECIPE, ENV, SUMMARY)
-GO_ON = "free some space and go on with --resume"
+GO_ON = "free space and go on with --resume"
 STATUSES = ("finished", "interrupted", "failed")
 REQUIRED_KEYS = (
     "algorithm", "model", "task", "rounds", "clients", "rows", "shards", "metric_name", "metric_before",

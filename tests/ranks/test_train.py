@@ -80,13 +80,15 @@ def test_mpirun_of_four(tmp_path: Path, alone: dict[str, Result]) -> None:
 
 # --- killed, with the command as a user types it ---------------------------------------------------------------------
 
+PLAIN = [part for setting in VARIANTS["plain"] for part in ("--set", setting)]
+
 
 class Job:
     """`hpcfed train digits` on n ranks of a launcher, in the background."""
 
     def __init__(self, launcher: Launcher, n: int, out: Path, *more: str) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed with this object)
-        argv = ["-m", "hpcfed", "train", "digits", "--set", VARIANTS["plain"][0], "--out", str(out), *more]
+        argv = ["-m", "hpcfed", "train", "digits", *PLAIN, "--out", str(out), *more]
         self.children = start(launcher, n, argv, self._output)
 
     def ranks(self) -> list[int]:
@@ -132,7 +134,7 @@ def test_one_process_killed_twice(tmp_path: Path, alone: dict[str, Result]) -> N
         file.write(b"\x07" * 5)  # a power failure tears the last record
     kept = killed(Job("ranks", 1, out, "--resume"), journal, 0, kept + random.randrange(1, 80))
     os.truncate(journal, journal.stat().st_size - 3)  # the other way to tear it
-    said = ok("train", "digits", "--set", VARIANTS["plain"][0], "--out", out, "--resume")
+    said = ok("train", "digits", *PLAIN, "--out", out, "--resume")
     assert f"a torn tail of 10 bytes was dropped; rounds 0..{kept - 2} are intact" in said.err
     assert f"resumed after round {kept - 1}" in said.err
     assert (out / "orbit.safetensors").read_bytes().hex() == alone["plain"][3]

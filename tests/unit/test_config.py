@@ -1,0 +1,198 @@
+"""Recipes: what is wrong is said with its cure, and what is right survives TOML."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcfed.config import Recipe, load_recipe, shipped, to_toml, validate
+from hpcfed.errors import ConfigError
+
+TEXT = st.characters(exclude_categories=["Cs"])
+SMALLEST = {"rounds": 1, "model": {"name": "m"}, "task": {"name": "t"}, "algorithm": {"lr": 1e-3}}
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("digits", overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_shipped_recipes_load_and_round_trip(name, tmp_path):
+    recipe = load_recipe(name)
+    file = tmp_path / "resolved.toml"
+    file.write_text(to_toml(recipe), encoding="utf-8")
+    assert load_recipe(str(file)) == recipe
+    assert to_toml(load_recipe(str(file))) == file.read_text()
+
+
+def test_what_is_shipped():
+    assert {"digits", "sst2-opt-125m", "sst2-roberta-large"} <= set(shipped())
+
+
+def test_defaults_are_written_out():
+    table = tomllib.loads(to_toml(validate(SMALLEST)))
+    assert table["clients"]["count"] == 5 and table["algorithm"]["distribution"] == "gaussian"
+    assert "revision" not in table["model"]  # settings that are None are left out
+
+
+@given(
+    text=st.text(TEXT, min_size=1, max_size=20),
+    lr=st.floats(1e-300, 1e300),
+    words=st.lists(st.text(TEXT, max_size=8), max_size=3),
+    per_round=st.one_of(st.integers(1, 5), st.floats(0.01, 1)),
+)
+def test_every_value_survives_toml(text, lr, words, per_round):
+    raw = json.loads(json.dumps(SMALLEST))
+    raw["model"]["name"], raw["algorithm"]["lr"] = text, lr
+    raw["task"]["verbalizers"], raw["clients"] = words, {"per_round": per_round}
+    recipe = validate(raw)
+    again = validate(tomllib.loads(to_toml(recipe)))
+    assert again == recipe and type(again.clients.per_round) is type(recipe.clients.per_round)
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("algorithm.mo=1", "algorithm.mu"),
+        ("zzz=1", ""),
+        ("clients.counts=3", "clients.count"),
+        ("round=3", "rounds"),
+        ("modle.name=x", "model"),
+        ("mesh.shard=2", "mesh.shards"),
+    ],
+)
+def test_unknown_setting_names_the_nearest(override, nearest):
+    text = refused(override)
+    assert "is not a setting" in text and "(known: " in text
+    assert (f"did you mean {nearest}?" in text) if nearest else ("did you mean" not in text)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("algorithm.lr=0", "algorithm.lr=0: input should be greater than 0"),
+        ("algorithm.lr=-1e-3", "algorithm.lr=-0.001: input should be greater than 0"),
+        ("algorithm.lr=nan", "algorithm.lr=nan: input should be a finite number"),
+        ("algorithm.lr=inf", "algorithm.lr=inf: input should be a finite number"),
+        ("algorithm.lr=fast", "algorithm.lr='fast': input should be a valid number"),
+        ("algorithm.mu=0", "algorithm.mu=0: input should be greater than 0"),
+        ("algorithm.mu=0.0", "algorithm.mu=0.0: input should be greater than 0"),
+        ("algorithm.directions=0", "algorithm.directions=0: input should be greater than or equal to 1"),
+        ("algorithm.final=2", "algorithm.final=2: input should be less than or equal to 1"),
+        ("algorithm.schedule=cosin", "algorithm.schedule='cosin': input should be 'constant', 'linear' or 'cosine'"),
+        ("algorithm.train_only=head", "algorithm.train_only='head': input should be a valid list"),
+        ("rounds=0", "rounds=0: input should be greater than or equal to 1"),
+        ("rounds=1.5", "rounds=1.5: input should be a valid integer"),
+        ("rounds=many", "rounds='many': input should be a valid integer"),
+        ("seed=-1", "seed=-1: input should be greater than or equal to 0"),
+        (f"seed={2**63}", "input should be less than 9223372036854775808"),
+        ("model.dtype=float64", "model.dtype='float64': input should be 'float32', 'bfloat16' or 'float16'"),
+        ("model=3", "model=3: input should be a valid dictionary"),
+        ("clients.count=0", "clients.count=0: input should be greater than or equal to 1"),
+        ("clients.beta=0", "clients.beta=0: input should be greater than 0"),
+        ("mesh.shards=0", "mesh.shards=0: input should be greater than or equal to 1"),
+    ],
+)
+def test_wrong_values_are_named(override, message):
+    assert message in refused(override)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "0.0", "1.5", "11", "half"])
+def test_per_round_is_a_number_of_clients_or_a_fraction(value):
+    assert "clients.per_round" in refused(f"clients.per_round={value}")
+
+
+@pytest.mark.parametrize(("value", "cohort"), [("1", 1), ("10", 10), ("1.0", 10), ("0.25", 2), ("0.01", 1)])
+def test_cohort(value, cohort):
+    assert load_recipe("digits", [f"clients.per_round={value}"]).clients.cohort == cohort
+
+
+def test_natural_partition_needs_a_column():
+    assert "clients.id_column must name" in refused("clients.partition=natural")
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    text = refused("algorithm.lr=0", "algorithm.mo=1", "rounds=0")
+    assert len(text.splitlines()) == 3 and all(word in text for word in ("algorithm.lr", "algorithm.mo", "rounds"))
+
+
+def test_missing_settings_are_named():
+    with pytest.raises(ConfigError) as caught:
+        validate({"rounds": 1, "algorithm": {}})
+    assert {line.split(" ")[0] for line in str(caught.value).splitlines()} == {"model", "task", "algorithm.lr"}
+
+
+@pytest.mark.parametrize("item", ["algorithm.lr", "=3", " =3", "rounds", ""])
+def test_set_is_key_equals_value(item):
+    assert "write it as section.key=value" in refused(item)
+
+
+def test_set_below_a_setting():
+    assert "rounds is a setting, not a section" in refused("rounds.x=3")
+
+
+def test_set_reads_toml_values_and_bare_words():
+    recipe = load_recipe(
+        "digits",
+        [
+            "algorithm.schedule=cosine",
+            " algorithm.lr = 1e-4 ",
+            'algorithm.train_only=["classifier.*"]',
+            "model.name=/some/folder=odd",
+            "tensorboard=true",
+            "rounds=7",
+            "rounds=8",
+            'task.name="sst2"',
+        ],
+    )
+    assert recipe.algorithm.schedule == "cosine" and recipe.algorithm.lr == 1e-4
+    assert recipe.algorithm.train_only == ["classifier.*"] and recipe.model.name == "/some/folder=odd"
+    assert recipe.tensorboard and recipe.rounds == 8 and recipe.task.name == "sst2"
+
+
+def test_set_may_open_a_section_that_the_file_does_not_have(tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text('rounds = 3\n[model]\nname = "m"\n[task]\nname = "t"\n[algorithm]\nlr = 1\n')
+    assert load_recipe(str(file), ["clients.count=9", "mesh.threads=2"]).clients.count == 9
+
+
+def test_unknown_recipe():
+    with pytest.raises(ConfigError, match=r"'digit' is neither a file nor a shipped recipe; did you mean digits\?"):
+        load_recipe("digit")
+
+
+@pytest.mark.parametrize("raw", [b"rounds = ", b"\xff\xfe", b"[model\n", b"a = 1\na = 2\n"])
+def test_unreadable_recipe(tmp_path, raw):
+    file = tmp_path / "bad.toml"
+    file.write_bytes(raw)
+    with pytest.raises(ConfigError, match=re.escape(f"recipe {file}: not a readable TOML file")):
+        load_recipe(str(file))
+
+
+def test_rounding_follows_the_dtype():
+    for dtype, auto in (("float32", "nearest"), ("bfloat16", "stochastic"), ("float16", "stochastic")):
+        assert load_recipe("digits", [f"model.dtype={dtype}"]).rounding == auto
+    assert load_recipe("digits", ["model.dtype=bfloat16", "algorithm.rounding=nearest"]).rounding == "nearest"
+
+
+def test_a_recipe_cannot_be_changed():
+    recipe = validate(SMALLEST)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.rounds = 2  # type: ignore[misc]
+    assert recipe == Recipe.model_validate(SMALLEST)
+
+
+@pytest.mark.parametrize("override", ["algorithm.lr=true", "seed=false", "clients.per_round=true", "model.name=true"])
+def test_true_and_false_are_no_numbers(override):
+    assert "true and false" in refused(override)
+
+
+def test_a_choice_of_types_is_one_message():
+    assert refused("clients.per_round=half").count("clients.per_round") == 1
