@@ -4,7 +4,7 @@
 
 The model has OPT-125M's shape with random weights; a batch of B sequences of T tokens; the loss is the language-model
 loss over the whole vocabulary, so nothing is spared by scoring a few words only. All variants run in turn, `repeats`
-times, and each figure is the median. Peak memory is that of a fresh process a variant (ru_maxrss over its own start).
+times, and each figure is the median. Peak memory is what a fresh process a variant needs above the loaded model.
 
     forwards   two plain forward passes: what a two-point probe cannot do without
     round      ours: dual forward (directions drawn once), then the update
@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -118,7 +118,7 @@ def timed(runs: dict[str, Callable[[int], None]], repeats: int) -> dict[str, flo
 
 
 def peak_of(name: str, dtype: str, shape: str, layers: int) -> int:
-    """Bytes that a fresh process needed beyond what it held before the first step (model loaded, kernels compiled)."""
+    """Bytes that a fresh process needed at most beyond what it held before its first step (Linux)."""
     line = [sys.executable, __file__, "--peak", name, "--dtype", dtype, "--shape", shape, "--layers", str(layers)]
     return int(subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()[-1])
 
@@ -129,10 +129,17 @@ def measure_peak(name: str, dtype: torch.dtype, shape: tuple[int, int], layers: 
     small[name](1)  # libraries, compiled kernels
     del small
     run = variants(dtype, layers, make_batch(*shape))[name]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = resident("VmRSS")
     for seed in range(3):
         run(seed)
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return resident("VmHWM") - before
+
+
+def resident(field: str) -> int:
+    """VmRSS (now) or VmHWM (peak) of this process in bytes."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    return 1024 * int(line.split()[1])
 
 
 def main() -> None:
@@ -162,9 +169,8 @@ def main() -> None:
                     {"dtype": dtype, "batch": size, "tokens": length, "variant": name, "seconds": s, "ratio": ratio}
                     | {"peak_bytes": peak}
                 )
-                print(
-                    f"{dtype:9} {size:3} x {length:3}  {name:18} {s:7.3f} s  {ratio:5.2f} x forwards  +{peak / 1e6:6.0f} MB"
-                )
+                line = f"{dtype:9} {size:3} x {length:3}  {name:18} {s:7.3f} s"
+                print(f"{line}  {ratio:5.2f} x forwards  +{peak / 1e6:6.0f} MB")
     if args.json:
         print(
             json.dumps({"benchmark": "round", "threads": args.threads, "torch": torch.__version__, "results": results})

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import __version__
 from .env import Launch, describe, discover
 from .errors import ConfigError, HpcfedError
+
+if TYPE_CHECKING:
+    from .config import Recipe
+    from .transport import Transport
 
 app = typer.Typer(
     add_completion=False,
@@ -46,15 +51,11 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a model by voting: run all rounds of RECIPE."""
-    launch = discover()
+    from .config import load_recipe
     from .transport import guard
 
-    with guard(launch):
-        from .config import load_recipe
-        from .transport import choose
-
-        wanted = load_recipe(recipe, set_ or [])
-        transport = choose(launch, wanted.mesh.transport)
+    launch = discover()
+    wanted, transport = _meet(launch, lambda: load_recipe(recipe, set_ or []))
     with guard(transport):
         folder = out or Path("runs") / Path(recipe).stem
         if transport.row == 0 and not quiet:
@@ -69,6 +70,23 @@ def train(
     transport.close()
 
 
+def _meet(launch: Launch, load: Callable[[], Recipe]) -> tuple[Recipe, Transport]:
+    """Collective: the recipe, and the transport it asks for; what is wrong with the recipe is said once, by row 0."""
+    from .transport import agree, choose, guard
+
+    wanted, problem = None, None
+    with guard(launch):
+        try:
+            wanted = load()
+        except HpcfedError as e:
+            problem = str(e)
+        transport = choose(launch, wanted.mesh.transport if wanted else "auto")
+    with guard(transport):
+        agree(transport, problem)
+    assert wanted
+    return wanted, transport
+
+
 #: Settings that a resumed run may change: the result does not depend on them.
 MAY_CHANGE = (
     "eval_every", "eval_batch", "log_every", "check_every", "tensorboard", "mesh.*", "algorithm.ballot",
@@ -76,7 +94,7 @@ MAY_CHANGE = (
 
 
 def _train(
-    recipe: Any, transport: Any, launch: Launch, out: Path, resume: bool, force: bool, quiet: bool
+    recipe: Recipe, transport: Transport, launch: Launch, out: Path, resume: bool, force: bool, quiet: bool
 ) -> dict[str, Any]:
     """One rank's part of a training run: enter the run folder (row 0), build, train."""
     from .clients import partition_report
@@ -117,13 +135,10 @@ def evaluate(
     set_: Overrides = None,
 ) -> None:
     """Evaluate the base model of a recipe, the model that a run or an orbit rebuilds, or a model folder."""
-    from .transport import choose, guard
+    from .transport import guard
 
-    launch = discover()
-    with guard(launch):
-        wanted, ran = _recipe_to_evaluate(recipe, like, set_ or [])
-        orbit = orbit or ran
-        transport = choose(launch, wanted.mesh.transport)
+    wanted, transport = _meet(discover(), lambda: _recipe_to_evaluate(recipe, like, set_ or []))
+    orbit = orbit or (Path(recipe) if _is_run(recipe) else None)
     with guard(transport):
         from .build import Problem, build_problem
         from .display import score_table
@@ -150,20 +165,23 @@ def evaluate(
     transport.close()
 
 
-def _recipe_to_evaluate(name: str, like: str | None, overrides: list[str]) -> tuple[Any, Path | None]:
-    """The recipe that gives model and task, and for a run folder also where its orbit lies."""
+def _is_run(name: str) -> bool:
+    return (Path(name) / "recipe.toml").is_file()
+
+
+def _recipe_to_evaluate(name: str, like: str | None, overrides: list[str]) -> Recipe:
+    """The recipe that gives model and task."""
     from .config import load_recipe
 
-    folder = Path(name)
-    if (folder / "recipe.toml").is_file():
-        return load_recipe(str(folder / "recipe.toml"), overrides), folder
-    if (folder / "config.json").is_file():
+    if _is_run(name):
+        return load_recipe(str(Path(name) / "recipe.toml"), overrides)
+    if (Path(name) / "config.json").is_file():
         if like is None:
             raise ConfigError(
                 f"{name} is a model folder; give the task by a recipe: hpcfed evaluate {name} --recipe RECIPE"
             )
-        return load_recipe(like, [*overrides, f"model.name={name}"]), None
-    return load_recipe(name, overrides), None
+        return load_recipe(like, [*overrides, f"model.name={name}"])
+    return load_recipe(name, overrides)
 
 
 OrbitFile = Annotated[Path, typer.Argument(metavar="FILE", help="A sealed orbit, a journal, or a run folder.")]

@@ -152,10 +152,10 @@ def summary_table(summary: Mapping[str, Any], stream: TextIO | None = None) -> N
     lines = {
         "run": f"{s['algorithm']} on {s['task']}, {s['model']}",
         "status": f"{s['status']} after {count(s['rounds'])} rounds",
-        "clients": f"{count(s['clients'])} on {count(s['rows'])} row(s) of {count(s['shards'])} shard(s)",
+        "clients": f"{count(s['clients'])} on {_many(s['rows'], 'row')} of {_many(s['shards'], 'shard')}",
         name: f"{percent(s['metric_before'])} -> {percent(s['metric_after'])}",
         "loss": f"{_number(s['loss_before'], '.4f')} -> {_number(s['loss_after'], '.4f')}",
-        "uplink": f"{_number(s['uplink_bits_per_client_round'], ',.10g')} bit(s) a client and round",
+        "uplink": f"{_many(s['uplink_bits_per_client_round'], 'bit')} a client and round",
         "wire payload": size(s["wire_payload_bytes"]),
         "orbit": size(s["orbit_bytes"]),
         "time": f"{duration(s['seconds'])} ({_number(s['seconds_per_round'], '.4g')} s a round)",
@@ -168,24 +168,32 @@ def summary_table(summary: Mapping[str, Any], stream: TextIO | None = None) -> N
 def orbit_table(orbit: Orbit, stream: TextIO | None = None) -> None:
     """Print what an orbit says about itself, then its notes."""
     h = orbit.header
+    bits = h.directions * (1 if h.payload == "signs" else 32)
     lines = {
         "file": str(orbit.path),
-        "algorithm": f"{h.algorithm}, {h.directions} direction(s) a round, run seed {h.run_seed}",
+        "algorithm": f"{h.algorithm}, {_many(h.directions, 'direction')} a round, run seed {h.run_seed}",
         "rounds": count(orbit.rounds),
-        "payload": size(orbit.rounds * h.round_bytes) + f" of {h.payload}",
+        "payload": f"{size(math.ceil(orbit.rounds * bits / 8))}, {_many(bits, 'bit')} a round",
         "base model": f"{h.base_model} ({h.kind}, {h.dtype})",
         "base fingerprint": h.base_fingerprint,
         "fingerprint": orbit.fingerprint or "- (a journal has none)",
         "layout": h.layout_hash,
         "trained": ", ".join(h.train_only) or "all parameters",
         "labels": ", ".join(h.labels) or "-",
-        "lr": f"{h.lr:g}, " + ", ".join(f"{key} {value}" for key, value in h.schedule.items()),
+        "lr": f"{h.lr:g}, {_shape(h.schedule)}",
         "directions": f"{h.distribution}, noise v{h.noise}",
         "rounding": h.rounding,
     }
     _print_pairs({label: _printable(value) for label, value in lines.items()}, stream)
     for note in orbit.notes:
-        _console(stream or sys.stdout).print(_printable(note), soft_wrap=True)
+        _console(stream or sys.stdout, plain=True).print(_printable(note), soft_wrap=True)
+
+
+def _shape(schedule: Mapping[str, Any]) -> str:
+    shape = str(schedule["name"])
+    if shape != "constant":
+        shape += f" to {schedule['final'] * 100:g} % over {_many(schedule['rounds'], 'round')}"
+    return shape + (f", warmup over {_many(schedule['warmup'], 'round')}" if schedule["warmup"] else "")
 
 
 def score_table(metric: str, scores: Mapping[str, Score], stream: TextIO | None = None) -> None:
@@ -203,7 +211,7 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = 
     """Print the rows of runlog.comparison."""
     table = Table(box=box.SIMPLE)
     left = ("run", "algorithm", "model", "metric")
-    right = ("before", "after", "bits/client/round", "uplink/client", "wire", "time", "memory")
+    right = ("before", "after", "bits a round", "uplink/client", "wire", "time", "memory")
     for heading in left:
         table.add_column(heading, overflow="fold")
     for heading in right:
@@ -256,6 +264,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def _many(number: float | None, thing: str) -> str:
+    """1 as "1 thing", 2 as "2 things"."""
+    return f"{_number(number, ',.10g')} {thing}{'s' * (number != 1)}"
+
+
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
@@ -274,12 +287,14 @@ def _print_pairs(lines: Mapping[str, str], stream: TextIO | None) -> None:
     _print(table, stream)
 
 
-def _console(stream: TextIO) -> Console:
+def _console(stream: TextIO, plain: bool = False) -> Console:
     # Without a terminal rich assumes 80 columns, or whatever COLUMNS says in the job's environment.
     # No markup: recipe patterns such as h.[0-9].* and names of models and runs are not ours.
     width = None if stream.isatty() else LOG_WIDTH
-    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+    # plain: no escape codes. mpirun gives ranks a pseudo-terminal as stdout, also when its own output is a file.
+    force = False if plain else None
+    return Console(file=stream, width=width, force_terminal=force, markup=False, emoji=False, highlight=False)
 
 
 def _print(table: Table, stream: TextIO | None) -> None:
-    _console(stream or sys.stdout).print(table)
+    _console(stream or sys.stdout, plain=True).print(table)

@@ -38,6 +38,13 @@ class Piece:
         """Some rows of this (whole) parameter, seen as a matrix of `width` columns; rows: int64 [n]."""
         return Piece(self.key, np.asarray(rows, np.int64) * width + int(self.starts[0]), width)
 
+    def part(self, low: int, high: int) -> Piece:
+        """Local elements low to high: within one run, or whole runs."""
+        if len(self.starts) == 1:
+            return Piece(self.key, self.starts + low, high - low)
+        assert low % self.length == high % self.length == 0
+        return Piece(self.key, self.starts[low // self.length : high // self.length], self.length)
+
     @property
     def numel(self) -> int:
         return len(self.starts) * self.length

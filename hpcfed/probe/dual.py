@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..head import RowsLinear
 from ..layout import Piece
 from ..noise import perturb
 from ..weights import Weights
@@ -41,6 +41,7 @@ from .owners import (
     swapped,
 )
 
+BLOCK = 2**21  # elements of a linear layer's weight that are perturbed and multiplied at a time
 TRIAL_MU = 0.02  # large, so that a half that runs on the wrong side shows
 
 
@@ -52,6 +53,7 @@ class Probe:
         self.mode = "unbound"  # then, after a trial, "dual" or "two-pass"
         self.late = False  # dual, and the batch is doubled only from the first perturbed module on
         self._owners: list[Owner] = []
+        self._blocks: dict[tuple[str, torch.dtype], list[Tensor]] = {}  # scratch of linear layers
         self._seed, self._mu, self._rows = 0, 0.0, 0
         self._side = 0  # 0: both halves are in the batch; +1, -1: all of the batch runs on that side
 
@@ -91,14 +93,12 @@ class Probe:
                 owner.module.__dict__.pop("forward", None)
 
     def _turn(self, owner: Owner, original: Callable[..., Any]) -> Callable[..., Any]:
-        kind = type(owner.module)
+        in_parts = {nn.Linear: self._linear, nn.Embedding: self._embedding, RowsLinear: self._rows_linear}
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            if kind is nn.Linear and not self._side and len(args) == 1 and not kwargs:
-                return self._linear(owner, args[0])
             calls = [(args, kwargs)] if self._side else self._halves(owner, args, kwargs)
-            if owner.by_rows:
-                return join([f() for f in self._few_rows(owner, [call[0][0] for call in calls])])
+            if owner.in_parts:
+                return in_parts[type(owner.module)](owner, [a[0] if a else next(iter(k.values())) for a, k in calls])
             sides = self._drawn(owner)
             outputs, before = [], self._side
             try:
@@ -148,33 +148,57 @@ class Probe:
             first[at][key], second[at][key] = self._split(owner, key, first[at][key])
         return [first, second]
 
-    def _linear(self, owner: Owner, x: Tensor) -> Tensor:
-        """nn.Linear without a copy of its output: both products are written into one tensor."""
-        first, second = self._split(owner, 0, x)
-        sides = self._drawn(owner)
-        out = x.new_empty(2 * first.shape[0], *x.shape[1:-1], owner.module.out_features)
-        middle = first.shape[0]
-        for half, into, weights in ((first, out[:middle], sides[0]), (second, out[middle:], sides[1])):
-            with swapped(owner.sites, weights):
-                weight, bias = owner.module.weight, owner.module.bias
-            rows, flat = half.reshape(-1, half.shape[-1]), into.view(-1, into.shape[-1])
-            if bias is None:
-                torch.mm(rows, weight.t(), out=flat)
-            else:
-                torch.addmm(bias, rows, weight.t(), out=flat)
+    def _linear(self, owner: Owner, xs: list[Tensor]) -> Tensor:
+        """nn.Linear in blocks of output features, whose perturbed weights stay in the cache between draw and product.
+
+        xs: the input of each side.  The block size is fixed, so the bits do not depend on threads or rows.
+        """
+        weight, bias = owner.module.weight, owner.module.bias
+        sites = {site.attribute: site for site in owner.sites}
+        n, width = weight.shape
+        out = xs[0].new_empty(sum(x.shape[0] for x in xs), *xs[0].shape[1:-1], n)
+        rows = [x.reshape(-1, width) for x in xs]
+        parts = out.view(-1, n).split([len(x) for x in rows])
+        step = max(1, BLOCK // width)
+        for low in range(0, n, step):
+            high = min(n, low + step)
+            weights = self._block(sites.get("weight"), weight, low, high)
+            biases = self._block(sites.get("bias"), bias, low, high)
+            for x, into, w, b in zip(rows, parts, weights, biases, strict=True):
+                if b is None:
+                    torch.mm(x, w.t(), out=into[:, low:high])
+                else:
+                    torch.addmm(b, x, w.t(), out=into[:, low:high])
         return out
 
-    def _few_rows(self, owner: Owner, xs: list[Tensor]) -> list[Callable[[], Tensor]]:
-        """An embedding draws only the rows the batch looks up, a RowsLinear only the rows it scores."""
-        module, sides = owner.module, (0,) if self._side else (0, 1)
-        if isinstance(module, nn.Embedding):
-            rows, at = torch.unique(torch.cat(xs), return_inverse=True)
-            table, places = self._drawn_rows(owner.sites[0], rows), at.chunk(len(xs))
-            return [partial(F.embedding, places[i], table[i]) for i in sides]
+    def _block(self, site: Site | None, fixed: Tensor | None, low: int, high: int) -> list[Any]:
+        """Per side, rows low to high of a linear layer's weight or bias, perturbed if it is trained."""
+        if site is None:
+            return [None if fixed is None else fixed[low:high]] * (1 if self._side else 2)
+        w = site.param[low:high]
+        size, width = w.numel(), site.param[0].numel()
+        plus, minus = (buffer[:size].view(w.shape) for buffer in self._scratch(site, size))
+        return self._perturbed(w, site.piece.part(low * width, high * width), plus, minus)
+
+    def _scratch(self, site: Site, size: int) -> list[Tensor]:
+        key = site.attribute, site.param.dtype
+        if key not in self._blocks or self._blocks[key][0].numel() < size:
+            self._blocks[key] = [torch.empty(size, dtype=site.param.dtype, device=site.param.device) for _ in range(2)]
+        return self._blocks[key]
+
+    def _embedding(self, owner: Owner, xs: list[Tensor]) -> Tensor:
+        """Only the rows that the batch looks up are drawn."""
+        rows, at = torch.unique(torch.cat(xs), return_inverse=True)
+        tables = self._drawn_rows(owner.sites[0], rows)
+        return torch.cat([F.embedding(i, table) for i, table in zip(at.chunk(len(xs)), tables, strict=True)])
+
+    def _rows_linear(self, owner: Owner, xs: list[Tensor]) -> Tensor:
+        """Only the rows that are scored are drawn."""
+        module = owner.module
         both: dict[str, Any] = {site.attribute: self._drawn_rows(site, module.rows) for site in owner.sites}
         for attribute, fixed in (("weight", module.weight), ("bias", module.bias)):
-            both.setdefault(attribute, [None if fixed is None else fixed[module.rows]] * 2)
-        return [partial(F.linear, xs[i], both["weight"][i], both["bias"][i]) for i in sides]
+            both.setdefault(attribute, [None if fixed is None else fixed[module.rows]] * len(xs))
+        return torch.cat([F.linear(x, w, b) for x, w, b in zip(xs, both["weight"], both["bias"], strict=True)])
 
     def _drawn_rows(self, site: Site, rows: Tensor) -> list[Tensor]:
         w = site.param[rows]

@@ -57,13 +57,13 @@ class Owner:
     minus: list[Tensor] = field(default_factory=list)
 
     @property
-    def by_rows(self) -> bool:
-        """It reads a few rows of its weights only, and draws those afresh instead of filling scratch."""
-        return type(self.module) in (nn.Embedding, RowsLinear)
+    def in_parts(self) -> bool:
+        """It draws a part of its weights at a time (blocks, rows looked up), so it needs no scratch of their size."""
+        return type(self.module) in (nn.Linear, nn.Embedding, RowsLinear)
 
     @property
     def shares(self) -> bool:
-        return not self.by_rows and not any(self.module.children())
+        return not self.in_parts and not any(self.module.children())
 
     def sizes(self) -> dict[torch.dtype, int]:
         """Elements it needs, a dtype."""
@@ -101,7 +101,7 @@ def make_owners(home: dict[Site, str], paths: dict[str, nn.Module]) -> list[Owne
     }
     for owner in owners:
         used = dict.fromkeys(sizes, 0)
-        for site in owner.sites if not owner.by_rows else ():
+        for site in owner.sites if not owner.in_parts else ():
             p, n = site.param, site.param.numel()
             if owner.shares:
                 at = slice(used[p.dtype], used[p.dtype] + n)

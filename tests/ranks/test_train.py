@@ -56,7 +56,7 @@ def test_torchrun_of_two(tmp_path: Path, alone: dict[str, Result]) -> None:
 
 
 def test_torchrun_of_three_interrupted(tmp_path: Path, alone: dict[str, Result]) -> None:
-    runs = {"half": ["algorithm.ballot=bits"], "trios": []}
+    runs = {"half": ["algorithm.ballot=bits"]}
     results = run_ranks(3, interrupted_and_several, str(tmp_path), "SIGUSR1", 2, runs, launcher="torchrun")
     same_everywhere(results, alone)
     assert [found["plain"][0][1] for found in results] == ["interrupted"] * 3
@@ -74,7 +74,7 @@ def test_mpirun_of_two_interrupted(tmp_path: Path, alone: dict[str, Result]) -> 
 
 def test_mpirun_of_four(tmp_path: Path, alone: dict[str, Result]) -> None:
     mpirun()
-    runs = {"plain": [], "half": [], "trios": ["algorithm.ballot=bits"]}
+    runs = {"plain": [], "trios": ["algorithm.ballot=bits"]}
     same_everywhere(run_ranks(4, several, str(tmp_path), runs, launcher="mpirun"), alone)
 
 

@@ -1,4 +1,4 @@
-"""What a row computes does not depend on which groups it hosts, nor (to rounding) on micro-batches; evaluation likewise."""
+"""What a row computes does not depend on which groups it hosts, nor (to rounding) on micro-batches; evaluation too."""
 
 from __future__ import annotations
 

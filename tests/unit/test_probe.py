@@ -118,7 +118,7 @@ def test_restricted_head_scores_the_same_words(kind):
 
 
 class ReadsItsChild(nn.Module):
-    """A parent that reads its child's weight, as torch's MultiheadAttention does; transposed: the batch comes second."""
+    """Reads its child's weight, as torch's MultiheadAttention does; transposed: the batch comes second."""
 
     def __init__(self, transposed: bool) -> None:
         super().__init__()
