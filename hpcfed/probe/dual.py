@@ -14,7 +14,7 @@ first batch (`bind`). A model that does not keep the batch first is run twice in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import DivergedError
 from ..head import RowsLinear
 from ..layout import Piece
 from ..noise import perturb
 from ..weights import Weights
 from .owners import (
+    Calls,
     Forward,
     Inputs,
     NotBatchFirst,
@@ -42,6 +44,14 @@ from .owners import (
 )
 
 BLOCK = 2**21  # elements of a linear layer's weight that are perturbed and multiplied at a time
+UNFIT = (
+    NotBatchFirst,
+    RuntimeError,
+    ValueError,
+    IndexError,
+    TypeError,
+    AttributeError,
+)  # a doubled batch in the wrong place
 TRIAL_MU = 0.02  # large, so that a half that runs on the wrong side shows
 
 
@@ -61,8 +71,11 @@ class Probe:
     def logits(self, inputs: Inputs, seed: int, mu: float) -> tuple[Tensor, Tensor]:
         """Logits [R, ...] with w + mu z and with w - mu z, z = z(seed)."""
         if self.mode == "unbound":
-            self._bind(inputs, seed)
-        return self._dual(inputs, seed, mu) if self.mode == "dual" else self._two_passes(inputs, seed, mu)
+            self.bind(inputs)
+        if self.mode == "dual":
+            with suppress(*UNFIT):  # a batch unlike the trial's, e.g. one whose mask the model leaves out
+                return self._dual(inputs, seed, mu)
+        return self._two_passes(inputs, seed, mu)
 
     def _dual(self, inputs: Inputs, seed: int, mu: float) -> tuple[Tensor, Tensor]:
         self._seed, self._mu, self._side, self._rows = seed, mu, 0, next(iter(inputs.values())).shape[0]
@@ -80,23 +93,29 @@ class Probe:
             self._side = -1
             return plus, self.forward(inputs)
 
+    def _rest(self) -> None:
+        """Take the owners' turns away; a module that had a forward of its own gets it back."""
+        for owner in self._owners:
+            owner.module.__dict__.pop("forward", None)
+            owner.module.__dict__.update(owner.before)
+
     # --- an owner's turn: draw, then run each side with its own weights ----------------------------------------------
 
     @contextmanager
     def _installed(self) -> Iterator[None]:
         try:
             for owner in self._owners:
+                owner.before = {k: v for k, v in owner.module.__dict__.items() if k == "forward"}
                 owner.module.forward = self._turn(owner, owner.module.forward)
             yield
         finally:
-            for owner in self._owners:
-                owner.module.__dict__.pop("forward", None)
+            self._rest()
 
     def _turn(self, owner: Owner, original: Callable[..., Any]) -> Callable[..., Any]:
         in_parts = {nn.Linear: self._linear, nn.Embedding: self._embedding, RowsLinear: self._rows_linear}
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            calls = [(args, kwargs)] if self._side else self._halves(owner, args, kwargs)
+            calls: list[Any] = [(args, kwargs)] if self._side else self._halves(owner, args, kwargs)
             if owner.in_parts:
                 return in_parts[type(owner.module)](owner, [a[0] if a else next(iter(k.values())) for a, k in calls])
             sides = self._drawn(owner)
@@ -128,7 +147,9 @@ class Probe:
         ]
         return [list(side) for side in zip(*each, strict=True)]
 
-    def _split(self, owner: Owner, key: int | str, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _split(self, owner: Owner, key: int | str, x: Any) -> tuple[Tensor, Tensor]:
+        if not isinstance(x, Tensor):
+            raise NotBatchFirst  # it was a tensor in the trial
         if self.mode == "trial":
             n = owner.scales[key] * self._rows
             if x.shape[0] == n:
@@ -156,9 +177,9 @@ class Probe:
         weight, bias = owner.module.weight, owner.module.bias
         sites = {site.attribute: site for site in owner.sites}
         n, width = weight.shape
-        out = xs[0].new_empty(sum(x.shape[0] for x in xs), *xs[0].shape[1:-1], n)
         rows = [x.reshape(-1, width) for x in xs]
-        parts = out.view(-1, n).split([len(x) for x in rows])
+        out = xs[0].new_empty(sum(len(x) for x in rows), n)
+        parts = out.split([len(x) for x in rows])
         step = max(1, BLOCK // width)
         for low in range(0, n, step):
             high = min(n, low + step)
@@ -169,7 +190,7 @@ class Probe:
                     torch.mm(x, w.t(), out=into[:, low:high])
                 else:
                     torch.addmm(b, x, w.t(), out=into[:, low:high])
-        return out
+        return out.view(-1, *xs[0].shape[1:-1], n) if xs[0].dim() > 1 else out.view(-1)
 
     def _block(self, site: Site | None, fixed: Tensor | None, low: int, high: int) -> list[Any]:
         """Per side, rows low to high of a linear layer's weight or bias, perturbed if it is trained."""
@@ -207,11 +228,18 @@ class Probe:
 
     # --- trial on the first batch: who owns what, and is the batch first everywhere ----------------------------------
 
-    def _bind(self, inputs: Inputs, seed: int) -> None:
+    @torch.inference_mode()
+    def bind(self, inputs: Inputs, seed: int = 0) -> None:
+        """Find out by trial on a batch how the model is to be probed; every row must bind on the same one.
+
+        Raises DivergedError if the model's logits are not finite there, since nothing can be found out then.
+        """
         rows = next(iter(inputs.values())).shape[0]
         few = [{k: v[torch.arange(n) % rows] for k, v in inputs.items()} for n in (2, 3)]
         calls = [recorded(self.model, self.forward, small) for small in few]
-        self._attribute(few[0], seed, ran=set(calls[0]))
+        if not bool(self.forward(few[1]).isfinite().all()):
+            raise DivergedError("the base model's logits are not finite on the first examples: nothing can be trained")
+        self._attribute(few[0], seed, *calls)
         expected = self._two_passes(few[1], seed, TRIAL_MU)
         self.mode = "trial"
         fits = find_scales(self._owners, *calls) and self._agrees(few[1], seed, expected)
@@ -226,31 +254,35 @@ class Probe:
         """Does the dual forward compute what two passes do?"""
         try:
             got = self._dual(inputs, seed, TRIAL_MU)
-        except (NotBatchFirst, RuntimeError, ValueError, IndexError):  # shapes that do not fit each other
+        except UNFIT:
             return False
-        tolerance = 1e-4 if expected[0].dtype == torch.float32 else 5e-2
+        tolerance = 1e-4 if expected[0].dtype == torch.float32 else 1e-2
         return all(
             a.shape == b.shape and bool((a - b).abs().max() <= tolerance * (1 + b.abs().max()))
             for a, b in zip(got, expected, strict=True)
         )
 
-    def _attribute(self, inputs: Inputs, seed: int, ran: set[nn.Module]) -> None:
-        """Give every parameter to a module inside whose forward all its reads happen.
+    def _attribute(self, inputs: Inputs, seed: int, two: Calls, three: Calls) -> None:
+        """Give every parameter to a module inside whose forward all its reads happen, and whose input is the batch.
 
         At rest a parameter reads as NaN; if a NaN comes out, some module reads it outside its owner's forward, and
-        the enclosing module that runs becomes its owner (torch's MultiheadAttention reads its child's weight so).
+        the enclosing module that runs becomes its owner (torch's MultiheadAttention reads its child's weight so). So it
+        does if its owner never sees the batch (BERT's position embeddings look up the same rows for all).
         """
         paths = dict(self.model.named_modules())
         home = find_sites(self.model, self.weights)
-        sound = bool(self.forward(inputs).isfinite().all())  # else there is nothing to be seen
-        while True:
-            self._owners = make_owners(home, paths)
-            if not sound or not self._leaks(inputs, seed, list(home)):
-                return
-            names = {site.name for site in home}
-            sites = next(s for s in ([x for x in home if x.name == n] for n in names) if self._leaks(inputs, seed, s))
-            for site in sites:
-                home[site] = enclosing(home[site], ran, paths)
+        for site in home:
+            if (seen := two.get(site.module)) and seen == three[site.module]:
+                home[site] = enclosing(home[site], set(two), paths)
+        self._owners = make_owners(home, paths)
+        suspects = {site.name for site in home} if self._leaks(inputs, seed, list(home)) else set()
+        for name in sorted(suspects):
+            sites = [site for site in home if site.name == name]
+            while self._leaks(inputs, seed, sites):
+                assert any(home[site] for site in sites), f"{name} is read outside the model"
+                for site in sites:
+                    home[site] = enclosing(home[site], set(two), paths)
+                self._owners = make_owners(home, paths)
 
     def _leaks(self, inputs: Inputs, seed: int, sites: list[Site]) -> bool:
         """Does any module read one of `sites` while its owner is at rest?"""

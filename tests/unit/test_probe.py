@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections import namedtuple
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
+from hpcfed.errors import DivergedError
 from hpcfed.head import restrict_head
 from hpcfed.messages import Update
 from hpcfed.noise import fill_
@@ -244,3 +247,79 @@ def test_many_updates_in_one_call_are_as_many_calls(dtype, rounding):
         == Weights(many).fingerprint()
         != Weights(tiny_model("roberta", dtype=dtype)).fingerprint()
     )
+
+
+@pytest.mark.parametrize("kind", ["bert", "albert"])
+def test_position_tables_and_layers_that_run_twice(kind):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.AutoConfig.for_model(kind, **sizes, vocab_size=64, max_position_embeddings=16)
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval().requires_grad_(False)
+    for p in model.parameters():
+        p.data.add_(0.2 * torch.randn(p.shape))
+    ids = torch.randint(3, 60, (5, 7))
+    assert check(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).mode == "dual"
+
+
+Pair = namedtuple("Pair", ["x", "y"])
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.inner = nn.Parameter(torch.full((4,), 1.5)), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Pair:
+        x = self.inner(x) * self.scale
+        return Pair(x if mask is None else x * mask, x)
+
+
+class Awkward(nn.Module):
+    """Takes a mask only sometimes and returns a named tuple; patched: one instance has a forward of its own."""
+
+    def __init__(self, patched: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scaled, self.out = Scaled(), nn.Linear(4, 2)
+        if patched:
+            plain = self.out.forward
+            self.out.forward = lambda x: plain(x) + 1  # as tools that patch modules do
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.out(self.scaled(x, None if bool(mask.all()) else mask).x)
+
+
+@pytest.mark.parametrize("masked_first", [False, True])
+def test_modules_that_behave_otherwise_from_batch_to_batch(masked_first):
+    model, mask = Awkward(patched=True), torch.ones(5, 4)
+    x, holes = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)), torch.ones(5, 4)
+    holes[2, 1] = 0
+    before = model(x, mask)
+    probe = Probe(model, lambda i: model(**i), Weights(model), "gaussian")
+    for m in (holes, mask, holes) if masked_first else (mask, holes, mask):
+        plus, _ = probe.logits({"x": x, "mask": m}, 7, MU)
+        want = moved(Awkward(patched=False), 7, MU)(x, m) + 1
+        torch.testing.assert_close(plus, want, rtol=1e-4, atol=1e-5)
+    assert torch.equal(model(x, mask), before)
+
+
+def test_many_parameters_read_by_their_parents_are_found_quickly():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    model = nn.Sequential(nn.Linear(4, 8), nn.TransformerEncoder(layer, 2), nn.Flatten(), nn.Linear(24, 2))
+    model.eval().requires_grad_(False)
+    calls = []
+    model.register_forward_pre_hook(lambda *_: calls.append(1))
+    inputs = {"x": torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(1))}
+    probe = Probe(model, lambda i: model(i["x"]), Weights(model), "gaussian")
+    plus, _ = probe.logits(inputs, 7, MU)
+    torch.testing.assert_close(plus, moved(model, 7, MU)(inputs["x"]), rtol=1e-4, atol=1e-5)
+    assert len(calls) < 4 * len(list(model.parameters()))
+
+
+def test_a_base_model_that_is_not_finite_is_refused():
+    model = tiny_model("vit")
+    model.classifier.bias[0] = torch.nan
+    with pytest.raises(DivergedError, match="not finite"):
+        Probe(model, forward_of(model), Weights(model), "gaussian").bind(tiny_batch("vit"))
