@@ -36,7 +36,7 @@ from hpcfed.mesh import MeshShape
 from hpcfed.noise import set_threads
 from hpcfed.probe import Probe
 from hpcfed.tasks import Examples
-from hpcfed.train import run_round
+from hpcfed.train import State, run_round
 from hpcfed.transport.solo import SoloTransport
 
 TOGETHER, BATCH, HELD = 800, 4, 2  # examples in a forward pass; examples a client and round; batches a client holds
@@ -60,7 +60,7 @@ def measure(clients: int, rounds: int) -> dict[str, float]:
     seconds = []
     for t in range(rounds):
         began = time.perf_counter()
-        run_round(run, t, None, False)
+        run_round(run, t, None, State())
         seconds.append(time.perf_counter() - began)
     return {
         "clients": clients,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -53,6 +55,7 @@ class Run:
     local: Local
     algorithm: Algorithm
     header: Header
+    data: str  # digest of the training examples and of who holds which
 
 
 def build_problem(recipe: Recipe) -> Problem:
@@ -68,9 +71,9 @@ def build_problem(recipe: Recipe) -> Problem:
     return Problem(model, processor, task, weights, _forward(model, task), kind)
 
 
-def build_base(header: Header, name: str) -> tuple[nn.Module, Weights]:
+def build_base(header: Header, name: str, revision: str | None, pad_token: str | None) -> tuple[nn.Module, Weights]:
     """The base model of an orbit, loaded from `name` as the run loaded it, and its weights."""
-    config = ModelConfig(name=name, dtype=header.dtype)  # type: ignore[arg-type]
+    config = ModelConfig(name=name, dtype=header.dtype, revision=revision, pad_token=pad_token)  # type: ignore[arg-type]
     model = load_model(config, header.kind, header.labels)
     return model, Weights(model, header.train_only)
 
@@ -96,9 +99,13 @@ def build_run(recipe: Recipe, transport: Transport) -> Run:
     )
     pool = Pool(parts, c.cohort, c.group, c.batch, recipe.seed)
     probe = Probe(problem.model, problem.forward, problem.weights, a.distribution)
+    # Bound here on the first examples, not on the first batch a row meets, which depends on rows and on resuming.
+    probe.bind(problem.task.collate([problem.task.train[i] for i in range(min(3, len(problem.task.train)))]).inputs)
     local = Local(pool, problem.task, probe, a.mu, mesh.groups_of_row(transport.row, pool.n_groups), c)
     header = make_header(recipe, problem)
-    return Run(recipe, transport, mesh, problem, pool, local, make_algorithm(header), header)
+    held = hashlib.blake2b(b"".join(np.int64(len(p)).tobytes() + p.tobytes() for p in parts), digest_size=16)
+    data = f"{problem.task.train.digest()}-{held.hexdigest()}"
+    return Run(recipe, transport, mesh, problem, pool, local, make_algorithm(header), header, data)
 
 
 def make_header(recipe: Recipe, problem: Problem) -> Header:

@@ -89,7 +89,7 @@ def _meet(launch: Launch, load: Callable[[], Recipe]) -> tuple[Recipe, Transport
 
 #: Settings that a resumed run may change: the result does not depend on them.
 MAY_CHANGE = (
-    "eval_every", "eval_batch", "log_every", "check_every", "tensorboard", "mesh.*", "algorithm.ballot",
+    "eval_every", "eval_batch", "log_every", "check_every", "tensorboard", "mesh.transport", "algorithm.ballot",
 )  # fmt: skip
 
 
@@ -97,7 +97,6 @@ def _train(
     recipe: Recipe, transport: Transport, launch: Launch, out: Path, resume: bool, force: bool, quiet: bool
 ) -> dict[str, Any]:
     """One rank's part of a training run: enter the run folder (row 0), build, train."""
-    from .clients import partition_report
     from .config import to_toml
     from .runlog import RunFolder
     from .train import Keeper, build_together, together, train
@@ -112,11 +111,6 @@ def _train(
     try:
         run = build_together(recipe, transport)
         folder = together(transport, enter) if force else folder
-        if folder:
-            task = run.problem.task
-            report = partition_report(run.pool.parts, task.train.labels, task.labels)
-            folder.write_partition(report.data())
-            folder.notes.append(report.line())
         return train(run, Keeper(folder, quiet) if folder else None)
     finally:
         if folder:
@@ -184,6 +178,8 @@ def _recipe_to_evaluate(name: str, like: str | None, overrides: list[str]) -> Re
     return load_recipe(name, overrides)
 
 
+Revision = Annotated[str | None, typer.Option(help="The base model's revision on the hub, as model.revision.")]
+PadToken = Annotated[str | None, typer.Option(help="The token to pad with, as model.pad_token.")]
 OrbitFile = Annotated[Path, typer.Argument(metavar="FILE", help="A sealed orbit, a journal, or a run folder.")]
 
 
@@ -202,6 +198,8 @@ def orbit_verify(
     base: Annotated[
         str | None, typer.Option(help="Base model (folder or hub name): replay and compare fingerprints.")
     ] = None,
+    revision: Revision = None,
+    pad_token: PadToken = None,
 ) -> None:
     """Check an orbit's bytes; with --base, that it rebuilds exactly the model the run ended with."""
     from .orbit import load_any
@@ -212,7 +210,7 @@ def orbit_verify(
     print(f"{file}: intact, {found.rounds} rounds of {found.header.algorithm}")
     if base is None:
         return
-    _, weights = _replayed(found, base, None)
+    _, weights = _replayed(found, base, None, revision, pad_token)
     fingerprint = weights.fingerprint()
     if found.fingerprint is None:
         print(f"replayed to {fingerprint}; a journal holds no final fingerprint to compare with")
@@ -230,6 +228,8 @@ def orbit_replay(
     base: Annotated[str, typer.Option(help="Base model: folder or hub name.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to; transformers' from_pretrained loads it.")],
     rounds: Annotated[int | None, typer.Option(min=0, help="Stop after this many rounds; default all.")] = None,
+    revision: Revision = None,
+    pad_token: PadToken = None,
 ) -> None:
     """Rebuild the fine-tuned model from its base model and an orbit."""
     from .model import save_model
@@ -238,7 +238,7 @@ def orbit_replay(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: is there already and not empty; nothing was written")
     found = load_any(file)
-    model, weights = _replayed(found, base, rounds)
+    model, weights = _replayed(found, base, rounds, revision, pad_token)
     fingerprint = weights.fingerprint()
     if found.fingerprint not in (None, fingerprint) and rounds in (None, found.rounds):
         raise HpcfedError(f"{file}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}")
@@ -249,13 +249,13 @@ def orbit_replay(
     )
 
 
-def _replayed(orbit: Any, base: str, rounds: int | None) -> Any:
+def _replayed(orbit: Any, base: str, rounds: int | None, revision: str | None, pad_token: str | None) -> Any:
     from .build import build_base
     from .replay import check_base, replay
 
     if rounds is not None and rounds > orbit.rounds:
         raise ConfigError(f"--rounds {rounds}: the orbit has only {orbit.rounds} rounds")
-    model, weights = build_base(orbit.header, base)
+    model, weights = build_base(orbit.header, base, revision, pad_token)
     check_base(orbit.header, weights, orbit.header.dtype)
     replay(orbit.header, orbit.payloads[:rounds], weights)
     return model, weights

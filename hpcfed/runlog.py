@@ -179,6 +179,10 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(self.path / PARTITION, error) from None
 
+    def read_partition(self) -> dict[str, Any]:
+        """What write_partition wrote; empty if there is none."""
+        return _read_json(self.path / PARTITION) if (self.path / PARTITION).exists() else {}
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace summary.json in one step; `summary` has all REQUIRED_KEYS, unknown figures as None."""
         missing = [key for key in REQUIRED_KEYS if key not in summary]

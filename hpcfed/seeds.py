@@ -16,7 +16,9 @@ from collections.abc import Iterator
 def derive(root: int, *path: str | int) -> int:
     """64-bit seed for one purpose; `root` is any 64-bit seed, parts of `path` are strings or integers."""
     h = hashlib.blake2b((root & (2**64 - 1)).to_bytes(8, "little"), digest_size=8)
-    for part in path:  # type and length prefixed: ("ab", "c") is not ("a", "bc"), 1 is not "1"
+    for part in path:
+        assert type(part) in (int, str), part  # numpy's integers would hash otherwise than Python's
+        # type and length prefixed: ("ab", "c") is not ("a", "bc"), 1 is not "1"
         raw = f"{type(part).__name__}:{part}".encode()
         h.update(len(raw).to_bytes(4, "little") + raw)
     return int.from_bytes(h.digest(), "little")

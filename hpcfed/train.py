@@ -12,8 +12,10 @@ from dataclasses import astuple, dataclass, field
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import torch
 
 from .build import Run, build_run
+from .clients import partition_report
 from .config import Recipe
 from .display import Progress, TensorBoardLog
 from .errors import DivergedError, HpcfedError, OrbitError
@@ -55,12 +57,12 @@ class State:
     scores: dict[int, dict[str, Score]] = field(default_factory=dict)
 
 
-def run_round(run: Run, t: int, keeper: Keeper | None, stop: bool) -> tuple[Tally, float]:
+def run_round(run: Run, t: int, keeper: Keeper | None, state: State) -> tuple[Tally, float]:
     """Round t on this row; returns the tally of all clients and the mean loss of those hosted here."""
     seeds = run.algorithm.directions(t)  # the same on every rank; nothing is sent
     clients, slopes, losses = run.local.slopes(t, seeds)  # forward passes only; the weights stay as they are
     ballots = Ballots(clients, run.algorithm.ballots(slopes, clients, t))  # FeedSign: one bit a client
-    tally = run.transport.tally(ballots, *voters(run, t), run.recipe.algorithm.ballot, stop)  # the only traffic
+    tally = run.transport.tally(ballots, *voters(run, t), run.recipe.algorithm.ballot, state.stop)  # all traffic
     try:
         payload = run.algorithm.decide(tally, t)  # the same input on every rank, so the same decision
     except DivergedError as e:
@@ -87,6 +89,9 @@ def train(run: Run, keeper: Keeper | None) -> dict[str, Any]:
     recipe, state = run.recipe, State()
     check_same(run.transport, "the recipe", recipe.model_dump_json())
     check_same(run.transport, "the base model's fingerprint", run.header.base_fingerprint)
+    check_same(run.transport, "the training data's digest", run.data)
+    check_same(run.transport, "the number of threads (OMP_NUM_THREADS, mesh.threads)", str(torch.get_num_threads()))
+    check_same(run.transport, "the probe's mode", run.local.probe.mode)
     with _stopping(state), ExitStack() as stack:
         notes = _resume(run, keeper, state)
         if keeper:
@@ -99,16 +104,16 @@ def train(run: Run, keeper: Keeper | None) -> dict[str, Any]:
                 progress.note(note)
         if _score_due(recipe, state):
             _score(run, keeper, state)
-        began, before = time.monotonic(), state.seconds
         stopped = False
         while state.t < recipe.rounds and not stopped:
-            tally, loss = run_round(run, state.t, keeper, state.stop)
+            began = time.monotonic()
+            tally, loss = run_round(run, state.t, keeper, state)
             state.t += 1
-            state.seconds = before + time.monotonic() - began
+            state.seconds += time.monotonic() - began  # of rounds alone, without evaluations
             state.payload_bytes += tally.payload_bytes
             stopped = tally.stop > 0 and state.t < recipe.rounds  # every row sees the same flag: all end together
             if keeper:
-                _log_round(run, keeper, state, tally, loss)
+                _log_round(run, keeper, state, tally, loss, last=stopped or state.t == recipe.rounds)
             if recipe.check_every and state.t % recipe.check_every == 0:
                 _check_rows(run, state.t)
             if _score_due(recipe, state):
@@ -141,16 +146,21 @@ def _resume(run: Run, keeper: Keeper | None, state: State) -> list[str]:
 
 def _open_journal(run: Run, keeper: Keeper, state: State) -> list[str]:
     """Row 0: the journal, begun or gone on with, and what the earlier rounds left in metrics.jsonl."""
+    task = run.problem.task
+    report = partition_report(run.pool.parts, task.train.labels, task.labels)
+    if keeper.folder.resumed and (before := keeper.folder.read_partition().get("digest")) not in (None, run.data):
+        raise OrbitError(f"the training data, or who holds which, changed since the run began ({before} -> {run.data})")
+    keeper.folder.write_partition(report.data() | {"digest": run.data})
     if not keeper.folder.resumed:
         keeper.journal = Journal.create(keeper.folder.journal, run.header)
-        return []
+        return [report.line()]
     keeper.journal = Journal.open(keeper.folder.journal)
     _check_header(keeper.journal.header, run.header)
     rounds = keeper.journal.rounds
     keeper.folder.rewind(rounds)
-    _recall(keeper.folder, state)
+    _recall(keeper.folder, state, rounds, set(task.splits))
     repaired = [keeper.journal.repaired] if keeper.journal.repaired else []
-    return [*repaired, f"resumed after round {rounds}"]
+    return [report.line(), *repaired, f"resumed after round {rounds}"]
 
 
 def _check_header(found: Header, expected: Header) -> None:
@@ -161,21 +171,26 @@ def _check_header(found: Header, expected: Header) -> None:
         raise OrbitError(f"the journal was begun with other settings or another base model ({'; '.join(different)})")
 
 
-def _recall(folder: RunFolder, state: State) -> None:
-    """Time spent, bytes sent and scores found before the interruption, from metrics.jsonl."""
+def _recall(folder: RunFolder, state: State, rounds: int, splits: set[str]) -> None:
+    """Time spent, bytes sent and scores found in the `rounds` before the interruption, from metrics.jsonl.
+
+    Rounds after the last logged one are taken to be like those before it; a score of some splits only is forgotten.
+    """
     for record in folder.records():
         if "split" in record and isinstance(record.get("loss"), float):
             score = Score(record["value"], record["loss"], record["examples"])
             state.scores.setdefault(record["t"], {})[record["split"]] = score
         elif "wire_payload_bytes" in record:
-            state.seconds, state.payload_bytes = record["seconds"], record["wire_payload_bytes"]
+            state.seconds = record["seconds"] * rounds / record["t"]
+            state.payload_bytes = record["wire_payload_bytes"] * rounds // record["t"]
+    state.scores = {t: scores for t, scores in state.scores.items() if splits <= scores.keys()}
 
 
-def _log_round(run: Run, keeper: Keeper, state: State, tally: Tally, loss: float) -> None:
+def _log_round(run: Run, keeper: Keeper, state: State, tally: Tally, loss: float, last: bool) -> None:
     agreement = float(np.mean((1 + np.abs(tally.sums) / np.maximum(tally.cast, 1)) / 2))
     assert keeper.progress
     keeper.progress.round(state.t - 1, loss=loss, agreement=agreement)
-    if state.t % run.recipe.log_every == 0 or state.t == run.recipe.rounds:
+    if state.t % run.recipe.log_every == 0 or last:
         record = {
             "t": state.t,
             "loss": loss,
@@ -229,12 +244,12 @@ def _check_rows(run: Run, t: int) -> str:
 
 def _end(run: Run, keeper: Keeper | None, state: State, status: str) -> dict[str, Any]:
     """Collective: last checks and scores; row 0 seals the orbit and writes the summary."""
-    recipe, task = run.recipe, run.problem.task
     fingerprint = _check_rows(run, state.t)
-    after = _score(run, keeper, state) if state.t not in state.scores else state.scores[state.t]
+    if not state.scores or (status == "finished" and state.t not in state.scores):
+        _score(run, keeper, state)
+    after = state.scores[max(state.scores)]  # interrupted: the last known, since the time may be short
     before = state.scores.get(0, {})
     peaks = run.transport.all_gather(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024).encode())
-    first = next(iter(task.splits))
     orbit_bytes = 0
     if keeper and keeper.journal:
         keeper.journal.close()
@@ -242,7 +257,22 @@ def _end(run: Run, keeper: Keeper | None, state: State, status: str) -> dict[str
             orbit_bytes = seal(keeper.folder.orbit, run.header, keeper.journal.payloads, fingerprint)
         else:
             orbit_bytes = keeper.folder.journal.stat().st_size
-    summary = {
+    summary = _summary(run, state, before, after) | {
+        "fingerprint": fingerprint,
+        "orbit_bytes": orbit_bytes,
+        "peak_memory_bytes": max(int(peak) for peak in peaks),
+        "status": status,
+    }
+    if keeper:
+        keeper.folder.write_summary(summary)
+    return summary
+
+
+def _summary(run: Run, state: State, before: dict[str, Score], after: dict[str, Score]) -> dict[str, Any]:
+    """What summary.json says of the run's settings and results."""
+    recipe, task = run.recipe, run.problem.task
+    first = next(iter(task.splits))
+    return {
         "algorithm": recipe.algorithm.name,
         "model": run.header.base_model,
         "task": recipe.task.name,
@@ -263,18 +293,11 @@ def _end(run: Run, keeper: Keeper | None, state: State, status: str) -> dict[str
         "uplink_bits_per_client_round": run.algorithm.uplink_bits,
         "wire_payload_bytes": state.payload_bytes,
         "fingerprint_base": run.header.base_fingerprint,
-        "fingerprint": fingerprint,
-        "orbit_bytes": orbit_bytes,
         "seconds": state.seconds,
         "seconds_per_round": state.seconds / state.t if state.t else None,
-        "peak_memory_bytes": max(int(peak) for peak in peaks),
-        "status": status,
         "transport": run.transport.name,
         "probe": run.local.probe.mode,
     }
-    if keeper:
-        keeper.folder.write_summary(summary)
-    return summary
 
 
 @contextmanager

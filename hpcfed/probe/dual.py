@@ -238,7 +238,10 @@ class Probe:
         few = [{k: v[torch.arange(n) % rows] for k, v in inputs.items()} for n in (2, 3)]
         calls = [recorded(self.model, self.forward, small) for small in few]
         if not bool(self.forward(few[1]).isfinite().all()):
-            raise DivergedError("the base model's logits are not finite on the first examples: nothing can be trained")
+            raise DivergedError(
+                "the base model's logits are not finite on the first training examples: its weights are damaged, or "
+                "model.dtype is too narrow for it (float32 and bfloat16 reach further than float16)"
+            )
         self._attribute(few[0], seed, *calls)
         expected = self._two_passes(few[1], seed, TRIAL_MU)
         self.mode = "trial"

@@ -9,6 +9,7 @@ Promise  a batch is a function of its examples alone: no state, no random draw, 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,15 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def digest(self) -> str:
+        """128-bit hex digest of all examples in order: equal on rows that hold the same data."""
+        h = hashlib.blake2b(self.labels.tobytes(), digest_size=16)
+        for name, column in sorted(self.columns.items()):
+            h.update(name.encode())
+            for part in (column.flat, column.starts) if isinstance(column, Ragged) else (column,):
+                h.update(np.ascontiguousarray(part).tobytes())
+        return h.hexdigest()
 
     def __getitem__(self, i: int) -> Example:
         return {name: column[i] for name, column in self.columns.items()} | {"label": int(self.labels[i])}

@@ -226,7 +226,7 @@ def test_a_model_with_nan_weights(tmp_path: Path):
     next(w for w in weights.values() if w.dim() > 1).view(-1)[0] = torch.nan
     save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
     said = refused("train", "digits", *settings(rounds=3, model__name=damaged), "--out", tmp_path / "run")
-    assert "round 0: all 10 clients abstained" in said and "the base model is damaged" in said
+    assert "not finite on the first training examples" in said and "weights are damaged" in said
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from hpcfed.orbit import read_journal
 from hpcfed.runlog import RunFolder
 from hpcfed.seeds import coin, derive, name_key
 from hpcfed.tasks import Batch, Examples, Form, Task
-from hpcfed.train import Keeper, run_round, train
+from hpcfed.train import Keeper, State, run_round, train
 from hpcfed.transport.solo import SoloTransport
 from hpcfed.weights import Weights
 
@@ -91,7 +91,7 @@ def test_rounds_are_algorithm_1(monkeypatch: pytest.MonkeyPatch, distribution: s
     mu, lr, certain = np.float32(0.01), np.float32(0.05), 0
     x, y = run.problem.task.train.columns["x"], run.problem.task.train.labels
     for t in range(ROUNDS):
-        tally, _ = run_round(run, t, None, False)
+        tally, _ = run_round(run, t, None, State())
         seed = derive(0, "direction", t, 0)
         z = {n: direction(seed, n, v.size, distribution) for n, v in w.items()}
         plus, minus = ({n: w[n] + s * (mu * z[n]) for n in w} for s in (np.float32(1), np.float32(-1)))
