@@ -6,8 +6,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo test check setup clean
 
 demo: .venv/ready
-	@rm -rf runs/demo
-	torchrun --standalone --nproc-per-node 2 -m hpcfed train digits --out runs/demo
+
+	torchrun --standalone --nproc-per-node 2 -m hpcfed train digits --out runs/demo --force
 
 test: .venv/ready check
 	python -m pytest

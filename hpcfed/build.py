@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +21,11 @@ from .mesh import MeshShape
 from .model import load_model, load_processor, model_kind
 from .noise import set_threads
 from .orbit import Header, public_name
-from .probe import Probe
+from .probe import Forward, Probe
 from .seeds import derive
 from .tasks import Task, kind_of, load_task
 from .transport import Transport
 from .weights import Weights
-
-Forward = Callable[[dict[str, Tensor]], Tensor]
 
 
 @dataclass(eq=False)

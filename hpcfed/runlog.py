@@ -33,7 +33,7 @@ FORMAT = "hpcfed-run"  # in env.json: tells a run that died before its first rou
 # In the order in which --force moves them: summary.json last, so that a crash in between leaves no half-known run.
 FILES = (ORBIT, JOURNAL, METRICS, PARTITION, RECIPE, ENV, SUMMARY)
 GO_ON = "free space and go on with --resume"
-STATUSES = ("finished", "interrupted", "failed")
+STATUSES = ("finished", "interrupted")
 REQUIRED_KEYS = (
     "algorithm", "model", "task", "rounds", "clients", "rows", "shards", "metric_name", "metric_before",
     "metric_after", "loss_before", "loss_after", "uplink_bits_per_client_round", "wire_payload_bytes",

@@ -181,19 +181,9 @@ class PartitionReport:
             f"(median {median:g}); {self.classes:.3g} of {len(self.names)} classes a client, skew {self.skew:.2f}"
         )
 
-    def rows(self, most: int = 20) -> list[list[str]]:
-        """A table with a header: the first `most` clients' counts, then the smallest, median and largest size."""
-        table = [["client", *self.names, "examples"]]
-        for k, counts in enumerate(self.counts[:most]):
-            table.append([str(k), *map(str, counts), str(counts.sum())])
-        blank = [""] * len(self.names)
-        for name, size in zip(("smallest", "median", "largest"), np.quantile(self.sizes, [0, 0.5, 1]), strict=True):
-            table.append([name, *blank, f"{size:g}"])
-        return table
-
 
 def partition_report(parts: Sequence[Indices], labels: Indices, names: Sequence[str]) -> PartitionReport:
-    """How classes and sizes differ between clients: what the table and the picture show."""
+    """How classes and sizes differ between clients: what the line and the picture show."""
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     flat = owner * len(names) + labels[np.concatenate(list(parts))]
     counts = np.bincount(flat, minlength=len(parts) * len(names)).reshape(len(parts), len(names))

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .dual import Probe, slopes
+from .owners import Forward
 
-__all__ = ["Probe", "slopes"]
+__all__ = ["Forward", "Probe", "slopes"]

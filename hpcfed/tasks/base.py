@@ -131,11 +131,6 @@ class Task:
     def keep_last(self) -> int:
         return self.form.keep_last
 
-    @property
-    def last_only(self) -> bool:
-        """Only the last position's logits are needed."""
-        return self.form.keep_last == 1
-
     def collate(self, examples: Sequence[Example]) -> Batch:
         return self.form.collate(examples)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcfed.seeds import derive, sample
+from ..seeds import derive, sample
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
 

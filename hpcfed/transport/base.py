@@ -14,6 +14,7 @@ a client has one vote whatever its row sends.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -224,13 +225,17 @@ def check_same(transport: Transport, what: str, value: bytes | str, error: type[
     groups = _groups(transport, value if isinstance(value, bytes) else value.encode())
     if len(groups) > 1:
         is_text = isinstance(value, str)
-        held = [f"{_row_names(rows)}: {_shown(theirs, is_text)}" for theirs, rows in groups.items()]
+        texts = {raw: raw.decode(errors="replace") if is_text else raw.hex() for raw in groups}
+        same = len(os.path.commonprefix(list(texts.values())))
+        held = [f"{_row_names(rows)}: {_shown(texts[raw], same)}" for raw, rows in groups.items()]
         raise transport.everywhere(error(f"{what} differs between rows ({'; '.join(held)})"))
 
 
-def _shown(value: bytes, is_text: bool) -> str:
-    text = value.decode(errors="replace") if is_text else value.hex()
-    return text if len(text) <= 64 else text[:61] + "..."
+def _shown(text: str, same: int) -> str:
+    """A value that equals the others' in its first `same` characters: where it differs, if it is long."""
+    start = max(0, same - 20) if len(text) > 64 else 0
+    shown = text[start : start + 60]
+    return "..." * (start > 0) + shown + "..." * (start + 60 < len(text))
 
 
 def flush() -> None:

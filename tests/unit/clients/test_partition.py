@@ -126,13 +126,7 @@ def test_the_report_counts_right():
     assert report.classes == 2.5
     # everybody: (1/3, 1/2, 1/6); client 0: (1/2, 1/2, 0), client 1: (1/4, 1/2, 1/4)
     assert report.skew == pytest.approx((1 / 6 + 1 / 12) / 2)
-    assert report.rows(1) == [
-        ["client", "a", "b", "c", "examples"],
-        ["0", "1", "1", "0", "2"],
-        ["smallest", "", "", "", "2"],
-        ["median", "", "", "", "3"],
-        ["largest", "", "", "", "4"],
-    ]
+    assert report.line().startswith("2 clients hold 6 examples, 2 to 4 each (median 3); 2.5 of 3 classes a client")
 
 
 def test_importing_clients_does_not_import_what_only_partitioning_needs():

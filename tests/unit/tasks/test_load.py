@@ -87,7 +87,7 @@ def test_a_custom_task_takes_everything_from_the_recipe_and_the_data(tmp_path, o
     assert head.labels == ["x", "y", "z"] and head.train.labels.tolist() == [0, 1, 2] * 2 and head.head_rows is None
     assert head.train.owners.tolist() == ["p0", "p1", "p2"] * 2
     asked = open_task(opt, **settings, prompt="{a} and {b}? {verbalizer}", verbalizers=["Yes", "No", "Maybe"])
-    assert len(asked.head_rows) == 3 and asked.last_only
+    assert len(asked.head_rows) == 3 and asked.keep_last == 1
 
 
 def test_na_and_null_are_words_in_csv(tmp_path, opt):

@@ -55,7 +55,7 @@ def test_the_kept_positions_suffice(tmp_path, verbalizers):
     task = open_task(folder, name="sst2", data=str(tiny_sst2(tmp_path)), verbalizers=verbalizers)
     batch = task.collate([task.train[i] for i in range(5)])
     logits = logits_of(open_model(folder, task), task, batch)
-    assert 0 < task.keep_last < logits.shape[1] and task.last_only == (verbalizers is None)
+    assert 0 < task.keep_last < logits.shape[1] and (task.keep_last == 1) == (verbalizers is None)
     assert torch.equal(task.losses(logits, batch), task.losses(logits[:, -task.keep_last :], batch))
 
 
