@@ -6,7 +6,6 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo test check setup clean
 
 demo: .venv/ready
-
 	torchrun --standalone --nproc-per-node 2 -m hpcfed train digits --out runs/demo --force
 
 test: .venv/ready check

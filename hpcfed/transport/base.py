@@ -226,7 +226,7 @@ def check_same(transport: Transport, what: str, value: bytes | str, error: type[
     if len(groups) > 1:
         is_text = isinstance(value, str)
         texts = {raw: raw.decode(errors="replace") if is_text else raw.hex() for raw in groups}
-        same = len(os.path.commonprefix(list(texts.values())))
+        same = len(os.path.commonprefix(list(texts.values())))  # noqa: RUF071  characters are meant
         held = [f"{_row_names(rows)}: {_shown(texts[raw], same)}" for raw, rows in groups.items()]
         raise transport.everywhere(error(f"{what} differs between rows ({'; '.join(held)})"))
 
