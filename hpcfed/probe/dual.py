@@ -180,7 +180,7 @@ class Probe:
         rows = [x.reshape(-1, width) for x in xs]
         out = xs[0].new_empty(sum(len(x) for x in rows), n)
         parts = out.split([len(x) for x in rows])
-        step = max(1, BLOCK // width)
+        step = -(-n // -(-n * width // BLOCK))  # blocks of equal size
         for low in range(0, n, step):
             high = min(n, low + step)
             weights = self._block(sites.get("weight"), weight, low, high)
