@@ -56,7 +56,7 @@ def measure(clients: int, rounds: int) -> dict[str, float]:
     probe = Probe(problem.model, problem.forward, problem.weights, recipe.algorithm.distribution)
     local = Local(pool, problem.task, probe, recipe.algorithm.mu, range(pool.n_groups), recipe.clients)
     header = make_header(recipe, problem)
-    run = Run(recipe, SoloTransport(), MeshShape(1, 1), problem, pool, local, make_algorithm(header), header)
+    run = Run(recipe, SoloTransport(), MeshShape(1, 1), problem, pool, local, make_algorithm(header), header, data="")
     seconds = []
     for t in range(rounds):
         began = time.perf_counter()
