@@ -94,8 +94,7 @@ def build_run(recipe: Recipe, transport: Transport) -> Run:
         shards_per_client=c.shards_per_client,
         ids=problem.task.train.owners,
     )
-    labels = problem.task.train.labels if c.balanced else None
-    pool = Pool(parts, c.cohort, c.group, c.batch, recipe.seed, labels)
+    pool = Pool(parts, c.cohort, c.group, c.batch, recipe.seed)
     probe = Probe(problem.model, problem.forward, problem.weights, a.distribution)
     # Bound here on the first examples, not on the first batch a row meets, which depends on rows and on resuming.
     probe.bind(problem.task.collate([problem.task.train[i] for i in range(min(3, len(problem.task.train)))]).inputs)

@@ -65,8 +65,6 @@ class TaskConfig(_Section):
 class ClientsConfig(_Section):
     """Who owns the data, who votes in a round, and in which fixed groups clients are evaluated together.
 
-    balanced: a batch holds as many examples of each of its client's classes as it can. Which classes a batch happens to
-    hold is much of its noise, most of it for two-class prompts.
     per_round: a number of clients, or a fraction of them as a float in (0, 1].
     group: clients evaluated in one forward pass, by client id; rows host whole groups, so the result does not depend
     on the number of rows, and there can be no more rows than groups.
@@ -76,7 +74,6 @@ class ClientsConfig(_Section):
     count: Positive = 5
     per_round: int | float = 1.0
     batch: Positive = 16
-    balanced: bool = False
     partition: Literal["iid", "dirichlet", "shards", "natural", "quantity"] = "iid"
     beta: Annotated[float, Field(gt=0)] = 1.0
     shards_per_client: Positive = 2

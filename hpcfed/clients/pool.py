@@ -17,22 +17,11 @@ from ..seeds import derive, sample
 
 
 class Pool:
-    """parts: per client the indices of its examples, int64 [n_k].  cohort_size: voters a round.  group: ids a group.
+    """parts: per client the indices of its examples, int64 [n_k].  cohort_size: voters a round.  group: ids a group."""
 
-    labels: int64 [n] in range(C); given, a batch holds as many examples of each of the client's classes as it can.
-    """
-
-    def __init__(
-        self,
-        parts: Sequence[np.ndarray],
-        cohort_size: int,
-        group: int,
-        batch: int,
-        run_seed: int,
-        labels: np.ndarray | None = None,
-    ) -> None:
-        self.parts, self.cohort_size, self.group, self.run_seed = parts, cohort_size, group, run_seed
-        self._batch, self._labels = batch, labels
+    def __init__(self, parts: Sequence[np.ndarray], cohort_size: int, group: int, batch: int, run_seed: int) -> None:
+        self.parts, self.cohort_size, self.group = parts, cohort_size, group
+        self._batch, self._run_seed = batch, run_seed
 
     @property
     def n_groups(self) -> int:
@@ -43,7 +32,7 @@ class Pool:
         """Sorted ids of the clients that vote in round t."""
         if self.cohort_size == len(self.parts):
             return list(range(len(self.parts)))
-        return sorted(sample(derive(self.run_seed, "cohort", t), len(self.parts), self.cohort_size))
+        return sorted(sample(derive(self._run_seed, "cohort", t), len(self.parts), self.cohort_size))
 
     def groups(self, t: int) -> dict[int, list[int]]:
         """Group number -> its members in round t's cohort; groups without a member are left out."""
@@ -57,13 +46,4 @@ class Pool:
         part = self.parts[client]
         if len(part) <= self._batch:
             return part
-        seed = derive(self.run_seed, "batch", client, t)
-        if self._labels is None:
-            return part[sample(seed, len(part), self._batch)]
-        shuffled = part[sample(seed, len(part), len(part))]
-        labels = self._labels[shuffled]
-        # Deal out class by class: the first of every class, then the second ...; which class is first changes with t.
-        nth = np.zeros(len(part), np.int64)
-        for label in np.unique(labels):
-            nth[labels == label] = np.arange(np.count_nonzero(labels == label))
-        return shuffled[np.lexsort(((labels + t) % (labels.max() + 1), nth))[: self._batch]]
+        return part[sample(derive(self._run_seed, "batch", client, t), len(part), self._batch)]

@@ -89,18 +89,3 @@ def test_every_example_gets_its_turn():
 @pytest.mark.parametrize(("per_round", "size"), [(1.0, 20), (1, 1), (0.25, 5), (0.01, 1), (7, 7)])
 def test_per_round_is_a_number_or_a_fraction(per_round, size):
     assert ClientsConfig(count=20, per_round=per_round).cohort == size
-
-
-def test_balanced_batches_hold_as_many_of_each_class_as_they_can():
-    labels = np.array([0] * 30 + [1] * 6 + [2] * 20 + [0] * 9)
-    pool = Pool([np.arange(56), np.arange(56, 65)], 2, 1, 16, 5, labels)
-    firsts = set()
-    for t in range(30):
-        batch = pool.batch(0, t)
-        counts = np.bincount(labels[batch], minlength=3)
-        assert len(set(batch)) == 16 and counts.max() - counts.min() <= 1 and np.array_equal(batch, pool.batch(0, t))
-        firsts.add(tuple(counts))
-        assert len(pool.batch(1, t)) == 9  # a client with fewer examples brings all it has
-    assert len(firsts) == 3  # the odd one out is of another class each time
-    scarce = Pool([np.r_[0:10, 30:32]], 1, 1, 8, 5, labels).batch(0, 3)
-    assert np.bincount(labels[scarce]).tolist() == [6, 2]
