@@ -33,7 +33,7 @@ def main() -> None:
         ballots = Ballots([transport.row], np.ones((1, 1), np.int8))
         bare = np.ones(3, np.int8)
         kinds = {
-            "all-reduce": lambda: transport.all_sum(bare),
+            "all-reduce": lambda: transport.sum_in_place(bare),
             "tally, sums": lambda: transport.tally(ballots, transport.rows, hosted, "sum"),
             "tally, bits": lambda: transport.tally(ballots, transport.rows, hosted, "bits"),
         }

@@ -89,7 +89,8 @@ def _meet(launch: Launch, load: Callable[[], Recipe]) -> tuple[Recipe, Transport
 
 #: Settings that a resumed run may change: the result does not depend on them.
 MAY_CHANGE = (
-    "eval_every", "eval_batch", "log_every", "check_every", "tensorboard", "mesh.transport", "algorithm.ballot",
+    "eval_every", "eval_batch", "log_every", "check_every", "save_every", "tensorboard", "mesh.transport",
+    "algorithm.ballot", "algorithm.walk_copy",
 )  # fmt: skip
 
 
@@ -304,9 +305,9 @@ def privacy(
 ) -> None:
     """What differential privacy will cost a client over a whole run."""
     for option, value, right, wanted in (
-        ("--epsilon-per-round", epsilon, 0 < epsilon <= 50, "above 0, at most 50"),
+        ("--epsilon-per-round", epsilon, 1e-6 <= epsilon <= 50, "at least 1e-6, at most 50"),
         ("--rounds", rounds, 1 <= rounds <= 10**8, "from 1 to 100000000"),
-        ("--sample-rate", rate, 0 < rate <= 1, "above 0, at most 1"),
+        ("--sample-rate", rate, 1e-9 <= rate <= 1, "at least 1e-9, at most 1"),
         ("--delta", delta, 0 < delta < 1, "above 0, below 1"),
         ("--budget", budget, budget is None or 0 < budget < float("inf"), "above 0 and finite"),
     ):

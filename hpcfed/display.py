@@ -218,7 +218,7 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = 
     """Print the rows of runlog.comparison."""
     table = Table(box=box.SIMPLE)
     left = ("run", "algorithm", "model", "metric")
-    right = ("before", "after", "bits a round", "uplink", "wire", "time", "memory")
+    right = ("before", "after", "bits up", "bits down", "uplink", "wire", "time", "memory")
     for heading in left:
         table.add_column(heading, overflow="fold")
     for heading in right:
@@ -230,6 +230,7 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = 
             percent(row["before"]),
             percent(row["after"]),
             _number(row["bits"], ",.10g"),
+            _number(row["down"], ",.10g"),
             size(None if bits is None else math.ceil(bits / 8)),
             size(row["wire_bytes"]),
             duration(row["seconds"]),

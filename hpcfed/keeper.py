@@ -18,7 +18,7 @@ from . import monitor
 from .build import Run, build_run
 from .clients import partition_report
 from .config import Recipe
-from .dense import load_weights
+from .dense import load_weights, save_weights
 from .display import Progress, TensorBoardLog
 from .errors import HpcfedError, OrbitError
 from .evaluate import Score
@@ -99,6 +99,11 @@ def resume(run: Run, keeper: Keeper | None, state: State) -> list[str]:
     return [*notes, *([f"resumed after round {state.t}"] if keeper and keeper.folder.resumed else [])]
 
 
+def save(run: Run, keeper: Keeper, t: int, fingerprint: str) -> int:
+    """Row 0 of a dense run: what it goes on from, and in the end its result; the size in bytes."""
+    return save_weights(keeper.folder.weights, run.problem.weights, t, fingerprint, json.loads(run.header.to_json()))
+
+
 def _share(run: Run) -> None:
     """Collective: row 0's weights on every row, tensor by tensor."""
     for p in run.problem.weights.params.values():
@@ -116,7 +121,9 @@ def _open(run: Run, keeper: Keeper, state: State) -> list[str]:
     folder.write_partition(({} if private else report.data()) | {"digest": run.data})
     notes = [] if private else [report.line()]
     if run.dense:
-        if folder.resumed:
+        if not folder.resumed:  # at once, like a journal: from now on nobody starts over here unasked
+            save(run, keeper, 0, run.header.base_fingerprint)
+        else:
             state.t, header = load_weights(folder.weights, run.problem.weights)
             _check_header(Header.from_json(json.dumps(header, sort_keys=True, separators=(",", ":"))), run.header)
     elif not folder.resumed:
@@ -168,9 +175,11 @@ def log_round(run: Run, keeper: Keeper, state: State, outcome: Outcome, end: boo
     agreement = float("nan")
     if outcome.sums is not None and outcome.cast is not None:
         agreement = monitor.agreement(outcome.sums, outcome.cast)
+        record |= {"agreement": agreement, "sums": outcome.sums.tolist()}
+    if outcome.sums is not None and outcome.cast is not None and not private:  # noise of the mechanism is no sign error
         state.pairs.append(monitor.pairs(outcome.sums, outcome.cast))
         error = monitor.sign_error(list(state.pairs))
-        record |= {"agreement": agreement, "pairs": state.pairs[-1], "sign_error": error, "sums": outcome.sums.tolist()}
+        record |= {"pairs": state.pairs[-1], "sign_error": error}
     assert keeper.progress
     keeper.progress.round(state.t - 1, loss=loss, agreement=agreement)
     if state.t % run.recipe.log_every == 0 or end:

@@ -50,25 +50,6 @@ def sign_error(pairs: Sequence[float]) -> float:
     return (1 - math.sqrt(max(0.0, math.fsum(known) / len(known)))) / 2 if known else math.nan
 
 
-def failure(p: float, clients: int) -> float:
-    """Probability that a majority of `clients` votes is wrong, each being so with probability p; a tie is a fair coin.
-
-    Binomial: P(wrong > K / 2) + P(wrong = K / 2) / 2, to about 1e-10.  NaN if p is NaN.
-    """
-    assert clients >= 1 and not (p < 0 or p > 1), (p, clients)
-    if math.isnan(p) or p in (0.0, 1.0):
-        return p
-    # logarithms: comb(10_000, 5_000) is no float
-    log_p, log_q, all_ways = math.log(p), math.log1p(-p), math.lgamma(clients + 1)
-    tail = [
-        math.exp(all_ways - math.lgamma(k + 1) - math.lgamma(clients - k + 1) + k * log_p + (clients - k) * log_q)
-        for k in range((clients + 1) // 2, clients + 1)
-    ]
-    if clients % 2 == 0:
-        tail[0] /= 2
-    return min(1.0, math.fsum(tail))
-
-
 def votes_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(sums, cast) int32 [s]: slopes, floating [K, s], taken as votes; 0 and what is not finite is none."""
     votes = np.where(np.isfinite(values), np.sign(values), 0).astype(np.int32)

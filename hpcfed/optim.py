@@ -51,7 +51,7 @@ def make_optimizer(
         trial = nn.Parameter(torch.zeros(1, 1, dtype=params[0].dtype, device=params[0].device))
         trial.grad = torch.ones_like(trial)
         known[name]([trial], lr=lr, **given).step()
-    except (TypeError, ValueError, LookupError, RuntimeError, AssertionError) as e:
+    except (TypeError, ValueError, LookupError, RuntimeError, AssertionError, ArithmeticError) as e:
         raise ConfigError(
             f"algorithm.optimizer_options={dict(options or {})}: torch.optim.{name} says: {_line(e)}"
         ) from None

@@ -220,9 +220,13 @@ def _lines(panel: Any, i: int, x: Curve, y: Curve) -> None:
     panel.plot(x, smooth(y, max(1, len(y) // SMOOTHED)), linewidth=1.8, marker=alone, zorder=2, **style)
 
 
-def _points(panel: Any, i: int, story: Story, against: str, which: int, splits: list[str]) -> None:
+def _points(
+    panel: Any, i: int, story: Story, against: str, which: int, splits: list[str], logarithmic: bool = False
+) -> None:
     """Evaluations; joined by lines only for the metric, as the loss has a curve of its own."""
     for split, scores in story.scores.items():
+        if logarithmic:
+            scores = scores[scores[:, 0] > 0]  # the way from 0 to the first bit would fill half the panel
         t, n = scores[:, 0], splits.index(split)
         style = _style(i) | {"linewidth": 1.4 if which == METRIC else 0}
         marker = {"marker": MARKERS[n % len(MARKERS)], "markersize": 5.5, "markeredgecolor": "white", "clip_on": False}
@@ -231,9 +235,11 @@ def _points(panel: Any, i: int, story: Story, against: str, which: int, splits: 
 
 
 def _losses(panel: Any, stories: Sequence[Story], against: str) -> None:
+    logarithmic = against == "bits" and _far_apart(stories)
     for i, story in enumerate(stories):
-        _lines(panel, i, story.rounds if against == "rounds" else story.bits, story.loss)
-        _points(panel, i, story, against, LOSS, _splits(stories))
+        if against == "rounds" or _sends(story):
+            _lines(panel, i, story.rounds if against == "rounds" else story.bits, story.loss)
+            _points(panel, i, story, against, LOSS, _splits(stories), logarithmic)
     panel.set(title=f"Loss against {_title(against)}", ylabel="loss (nats an example)")
     if not any(_known(story.loss, *(scores[:, LOSS] for scores in story.scores.values())) for story in stories):
         panel.set_ylim(0, 1)
@@ -243,8 +249,10 @@ def _losses(panel: Any, stories: Sequence[Story], against: str) -> None:
 def _metrics(panel: Any, stories: Sequence[Story], against: str) -> None:
     from matplotlib.ticker import PercentFormatter
 
+    logarithmic = against == "bits" and _far_apart(stories)
     for i, story in enumerate(stories):
-        _points(panel, i, story, against, METRIC, _splits(stories))
+        if against == "rounds" or _sends(story):
+            _points(panel, i, story, against, METRIC, _splits(stories), logarithmic)
     name = " / ".join(dict.fromkeys(story.metric for story in stories if story.metric)) or "metric"
     panel.set(title=f"{name.capitalize()} against {_title(against)}", ylabel=name)
     panel.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -276,13 +284,23 @@ def _title(against: str) -> str:
     return "rounds" if against == "rounds" else "bits sent up"
 
 
+def _sends(story: Story) -> bool:
+    """Whether its clients send anything: a centralised run has no place on an axis of bits."""
+    return not len(story.bits) or bool(story.bits[-1] > 0)
+
+
+def _far_apart(stories: Sequence[Story]) -> bool:
+    """Whether one run sends a hundred times what another does, so that bits want a logarithmic axis."""
+    ends = [max(1.0, story.bits[-1]) for story in stories if len(story.bits) and _sends(story)] or [1.0]
+    return max(ends) > 100 * min(ends)
+
+
 def _scale(panel: Any, stories: Sequence[Story], against: str) -> None:
     """Axis from 0, and for bits logarithmic where one run sends a hundred times what another does."""
     from matplotlib.ticker import MaxNLocator
 
     label = "rounds" if against == "rounds" else "uplink bits of a client that votes in every round"
-    ends = [max(1.0, story.bits[-1] if len(story.bits) else 0) for story in stories]
-    if against == "bits" and max(ends) > 100 * min(ends):
+    if against == "bits" and _far_apart(stories):
         panel.set_xscale("symlog", linthresh=1)
     else:
         panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -313,10 +331,10 @@ def _owners(panel: Any, partition: Mapping[str, Any], runs: Sequence[str]) -> No
         panel.bar(at, held, 0.85, bottom, color=colour, label=name, **edge)
         bottom += held
     smallest, median, largest = partition["sizes"]
-    who = f"{partition['clients']:,} clients"
+    who = f"{partition['clients']:,} client" + "s" * (partition["clients"] != 1)
     if len(counts) < partition["clients"]:
         who = f"first {len(counts)} of {who}"
-    of = f" in {', '.join(runs)}" if runs else ""
+    of = f" in {', '.join(runs) if len(runs) < 3 else f'{len(runs)} runs'}" if runs else ""
     panel.set(
         title=f"Examples of {who}{of}; skew {partition['skew']:.2f} (0: all alike)\n"
         f"smallest {smallest:,g}, median {median:,g}, largest {largest:,g} examples",
@@ -324,7 +342,7 @@ def _owners(panel: Any, partition: Mapping[str, Any], runs: Sequence[str]) -> No
         ylabel="examples",
     )
     panel.set_ylim(0, 1.05 * bottom.max())
-    panel.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    panel.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
     panel.yaxis.set_major_locator(MaxNLocator(8, integer=True))
     panel.spines[["top", "right"]].set_visible(False)
     handles, labels = panel.get_legend_handles_labels()

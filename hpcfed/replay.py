@@ -47,9 +47,10 @@ def replay(header: Header, payloads: Sequence[bytes], weights: Weights, mover: M
     algorithm = make_algorithm(header)
     first = max(0, len(payloads) - 1) if algorithm.cumulative else 0
     updates = [algorithm.decode(payload, t) for t, payload in enumerate(payloads[first:], first)]
-    if mover is None:
-        try:
-            mover = make_mover(header, weights, last=True)
-        except (ConfigError, TypeError, ValueError) as e:  # a recipe's fault is a stranger's here
-            raise OrbitError(f"orbit header: its settings do not make an optimiser ({e})") from None
-    mover.apply(updates)
+    if mover:
+        mover.apply(updates)
+        return
+    try:
+        make_mover(header, weights, last=True).apply(updates)
+    except (ConfigError, TypeError, ValueError) as e:  # a recipe's fault is a stranger's here
+        raise OrbitError(f"orbit header: its settings do not make an optimiser ({e})") from None

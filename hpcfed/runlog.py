@@ -269,8 +269,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 def comparison(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     """One row a run folder: run, algorithm, model, metric and the figures below, each None where it is unknown.
 
-    before, after: the metric, a fraction.  bits: up per client and round.  uplink_bits: of a client that took part in
-    every round.  wire_bytes: payload handed to collectives.  seconds.  memory: peak bytes.  Raises RunFolderError.
+    before, after: the metric, a fraction.  bits, down: up and down per client and round.  uplink_bits: of a client
+    that took part in every round.  wire_bytes: payload handed to collectives.  seconds.  memory: peak bytes.
+    Raises RunFolderError.
     """
     folders = [Path(path) for path in paths]
     names = [path.resolve().name for path in folders]
@@ -278,6 +279,8 @@ def comparison(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     for path, name in zip(folders, names, strict=True):
         summary = read_summary(path)
         bits, rounds = summary["uplink_bits_per_client_round"], summary["rounds"]
+        if summary["algorithm"] == "mezo":
+            bits = None  # it has no clients: 0 would look like the best of all
         rows.append(
             {
                 "run": name if names.count(name) == 1 else str(path),
@@ -287,6 +290,7 @@ def comparison(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
                 "before": summary["metric_before"],
                 "after": summary["metric_after"],
                 "bits": bits,
+                "down": summary.get("downlink_bits_per_client_round") or None,
                 "uplink_bits": None if bits is None or rounds is None else bits * rounds,
                 "wire_bytes": summary["wire_payload_bytes"],
                 "seconds": summary["seconds"],
@@ -365,7 +369,8 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def recipe_differences(old_toml: str, new_toml: str, allow: Sequence[str] = ()) -> list[str]:
     """ "key: old -> new" for every setting that differs and matches no pattern of `allow`."""
     old, new = _flat(tomllib.loads(old_toml)), _flat(tomllib.loads(new_toml))
-    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    # By their text: 1 equals 1.0 in Python, but clients.per_round = 1 is one client and 1.0 is all of them.
+    keys = sorted(key for key in old.keys() | new.keys() if repr(old.get(key)) != repr(new.get(key)))
     return [
         f"{key}: {old.get(key, 'unset')!r} -> {new.get(key, 'unset')!r}"
         for key in keys

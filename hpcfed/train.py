@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import signal
 import time
@@ -16,11 +15,10 @@ import torch
 from .algorithms import step_size
 from .build import Run
 from .config import Recipe
-from .dense import save_weights
 from .display import TensorBoardLog
 from .errors import ConfigError, DivergedError
 from .evaluate import Score, evaluate
-from .keeper import Keeper, State, log_round, resume
+from .keeper import Keeper, State, log_round, resume, save
 from .messages import Ballots, Outcome, Reports, Slopes, Tally
 from .monitor import votes_of
 from .orbit import seal
@@ -45,7 +43,7 @@ def run_round(run: Run, t: int, keeper: Keeper | None, state: State) -> Outcome:
         keeper.journal.append(t, payload)  # journal first: a crash between the two is replayable
     run.mover.apply([run.algorithm.decode(payload, t)])
     state.last = payload
-    shared = len(plan.seeds) == 1 and plan.walk is None
+    shared = len(plan.seeds) == 1 and plan.walk is None and run.recipe.algorithm.name != "mezo"
     return outcome(slopes, found, shared and run.recipe.privacy.mechanism != "central")
 
 
@@ -54,7 +52,9 @@ def send(run: Run, slopes: Slopes, t: int, stop: bool) -> Tally | Reports:
     assert run.algorithm
     voters, hosted = who_votes(run, t)
     if run.algorithm.ballots is None:
-        return run.transport.collect(slopes.values.astype(np.float32), run.pool.sizes(t), hosted, stop)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is not finite: the client abstains
+            values = slopes.values.astype(np.float32)
+        return run.transport.collect(values, run.pool.sizes(t), hosted, stop)
     votes, privacy = run.algorithm.ballots(slopes, t), run.recipe.privacy
     epsilon = privacy.epsilon or 0.0
     if privacy.mechanism == "local":
@@ -97,7 +97,7 @@ def train(run: Run, keeper: Keeper | None) -> dict[str, Any]:
     check_same(run.transport, "the training data's digest", run.data)
     check_same(run.transport, "the number of threads (OMP_NUM_THREADS, mesh.threads)", str(torch.get_num_threads()))
     check_same(run.transport, "the probe's mode", run.local.probe.mode)
-    private, most = recipe.privacy.mechanism != "none", _most_rounds_a_client(recipe)
+    _most_rounds_a_client(recipe)  # a budget without room for one round is refused before anything is written
     with _stopping(state), ExitStack() as stack:
         notes = resume(run, keeper, state)
         if keeper:
@@ -110,29 +110,34 @@ def train(run: Run, keeper: Keeper | None) -> dict[str, Any]:
                 progress.note(note)
         if _score_due(recipe, state):
             _score(run, keeper, state)
-        status = "finished"
-        while state.t < recipe.rounds and status == "finished":
-            if private and state.votes.would_be(run.pool.cohort(state.t)) + state.restarts > most:
-                status = "budget spent"
-                break
-            began = time.monotonic()
-            found = run_round(run, state.t, keeper, state)
-            if private:
-                state.votes.spend(run.pool.cohort(state.t))
-            state.t += 1
-            state.seconds += time.monotonic() - began  # of rounds alone, without evaluations
-            state.payload_bytes += found.payload_bytes
-            if found.stop and state.t < recipe.rounds:  # every row sees the same flag: all end together
-                status = "interrupted"
-            if keeper:
-                log_round(run, keeper, state, found, status != "finished" or state.t == recipe.rounds)
-                if run.dense and state.t % recipe.save_every == 0:
-                    _save(run, keeper, state.t, run.problem.weights.fingerprint())
-            if recipe.check_every and state.t % recipe.check_every == 0:
-                _check_rows(run, state.t)
-            if _score_due(recipe, state):
-                _score(run, keeper, state)
-        return _end(run, keeper, state, status)
+        return _end(run, keeper, state, _rounds(run, keeper, state))
+
+
+def _rounds(run: Run, keeper: Keeper | None, state: State) -> str:
+    """Collective: the rounds that are left, unless something ends the run before; the run's status then."""
+    recipe, private, most = run.recipe, run.recipe.privacy.mechanism != "none", _most_rounds_a_client(run.recipe)
+    while state.t < recipe.rounds:
+        if private and state.votes.would_be(run.pool.cohort(state.t)) + state.restarts > most:
+            return "budget spent"
+        began = time.monotonic()
+        found = run_round(run, state.t, keeper, state)
+        if private:
+            state.votes.spend(run.pool.cohort(state.t))
+        state.t += 1
+        state.seconds += time.monotonic() - began  # of rounds alone, without evaluations
+        state.payload_bytes += found.payload_bytes
+        interrupted = found.stop and state.t < recipe.rounds  # every row sees the same flag: all end together
+        if keeper:
+            log_round(run, keeper, state, found, interrupted or state.t == recipe.rounds)
+            if run.dense and state.t % recipe.save_every == 0:
+                save(run, keeper, state.t, run.problem.weights.fingerprint())
+        if recipe.check_every and state.t % recipe.check_every == 0:
+            _check_rows(run, state.t)
+        if _score_due(recipe, state):
+            _score(run, keeper, state)
+        if interrupted:
+            return "interrupted"
+    return "finished"
 
 
 def _most_rounds_a_client(recipe: Recipe) -> float:
@@ -187,7 +192,7 @@ def _end(run: Run, keeper: Keeper | None, state: State, status: str) -> dict[str
     peaks = run.transport.all_gather(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024).encode())
     orbit_bytes, weights_bytes = 0, 0
     if keeper and run.dense:
-        weights_bytes = _save(run, keeper, state.t, fingerprint)
+        weights_bytes = save(run, keeper, state.t, fingerprint)
     elif keeper and keeper.journal:
         keeper.journal.close()
         if status == "interrupted":
@@ -204,11 +209,6 @@ def _end(run: Run, keeper: Keeper | None, state: State, status: str) -> dict[str
     if keeper:
         keeper.folder.write_summary(summary)
     return summary
-
-
-def _save(run: Run, keeper: Keeper, t: int, fingerprint: str) -> int:
-    """Row 0 of a dense run: what it goes on from, and in the end its result; the size in bytes."""
-    return save_weights(keeper.folder.weights, run.problem.weights, t, fingerprint, json.loads(run.header.to_json()))
 
 
 def _summary(run: Run, state: State) -> dict[str, Any]:

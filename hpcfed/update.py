@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from .errors import HpcfedError
+from .errors import ConfigError, HpcfedError
 from .messages import Update
 from .noise import move_
 from .optim import make_optimizer
@@ -73,7 +73,11 @@ class Mover:
             move_(p.grad, update.seeds, ahead, self.weights.pieces[name], self.distribution, self.rounding)
         for group in optimizer.param_groups:
             group["lr"] = update.lr
-        optimizer.step()
+        try:
+            optimizer.step()
+        except (ArithmeticError, RuntimeError, ValueError) as error:
+            why = str(error).splitlines()[0]
+            raise ConfigError(f"algorithm.optimizer, its options or algorithm.lr={update.lr:g} fail: {why}") from None
         optimizer.zero_grad(set_to_none=True)
 
     def _restart(self) -> None:

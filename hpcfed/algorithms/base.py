@@ -69,6 +69,19 @@ def expect_width(header: Header, *shape: int) -> None:
         raise ValueError(f"{header.width} {header.payload} a round where {shape} floats belong")
 
 
+def expect_counts(*counts: object) -> None:
+    """Raise ValueError unless all are whole numbers that a recipe may hold and that together can be walked."""
+    right = all(type(n) is int and 1 <= n <= 2**18 for n in counts)
+    if not right:
+        raise ValueError(f"{counts} are no counts between 1 and {2**18}")
+
+
+def expect_choice(name: str, value: object, *known: str) -> None:
+    """Raise ValueError unless a setting is one of these words."""
+    if value not in known:
+        raise ValueError(f"{name} is none of {', '.join(known)}")
+
+
 def diverged(header: Header, t: int, clients: int) -> DivergedError:
     """The error of a round in which no client could find a slope."""
     why = f"no longer finite; a smaller algorithm.lr (now {header.lr:g}) or model.dtype=float32 may cure it"

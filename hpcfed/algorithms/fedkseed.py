@@ -7,7 +7,7 @@
     everybody         w = w_0 - lr sum_j A_j z(s_j)                                                   decode, update.py
 
 So A is the model: who joins late, resumes or replays draws Kp directions once, whatever the number of rounds. With a
-schedule, p counts by lr_t / lr. A step whose slope is not finite is left out.
+schedule, p counts by lr_t / lr. A step whose slope is not finite is left out, and a client without any does not count.
 
 Pro draws j with probability softmax(minmax(m)), m_j the mean of |clip(p, c)| over all steps along s_j so far, a first 0
 included; uniformly in round 0.
@@ -18,12 +18,14 @@ Settings  pool (Kp), steps (tau), cohort (K), clip (c)
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from ..messages import Reports, Tally, Update
 from ..orbit import Header
 from ..seeds import derive, words
-from .base import Algorithm, Last, Plan, diverged, expect_width, pack_floats, unpack_floats
+from .base import Algorithm, Last, Plan, diverged, expect_counts, expect_width, pack_floats, unpack_floats
 from .schedule import step_size
 
 
@@ -32,7 +34,11 @@ def fedkseed(header: Header, pro: bool = False) -> Algorithm:
     settings, root = header.settings, header.run_seed
     size, steps, cohort = settings["pool"], settings["steps"], settings["cohort"]
     expect_width(header, 3 if pro else 1, size)
-    pool = np.array(words(derive(root, "pool"), size), np.uint64)
+    expect_counts(size, steps, cohort)
+
+    @cache
+    def pool() -> np.ndarray:
+        return np.array(words(derive(root, "pool"), size), np.uint64)
 
     def drawn(t: int, last: Last) -> np.ndarray:
         """Index in the pool of every step of every client, [K, tau]."""
@@ -45,7 +51,7 @@ def fedkseed(header: Header, pro: bool = False) -> Algorithm:
         return np.searchsorted(edges, u, side="right")
 
     def plan(t: int, last: Last) -> Plan:
-        return Plan(pool[drawn(t, last)], np.full(steps, step_size(header.lr, header.schedule, t)), "step")
+        return Plan(pool()[drawn(t, last)], np.full(steps, step_size(header.lr, header.schedule, t)), "step")
 
     def decide(reports: Tally | Reports, t: int, last: Last) -> bytes:
         assert isinstance(reports, Reports)
@@ -54,7 +60,8 @@ def fedkseed(header: Header, pro: bool = False) -> Algorithm:
             raise diverged(header, t, cohort)
         j = drawn(t, last)[taken]
         p = reports.values[taken].astype(np.float64)
-        shares = np.broadcast_to((reports.sizes / reports.sizes.sum())[:, None], taken.shape)[taken]
+        sizes = np.where(taken.any(1), reports.sizes, 0)
+        shares = np.broadcast_to((sizes / sizes.sum())[:, None], taken.shape)[taken]
         before = unpack_floats(last, -1, size) if last else np.zeros((3 if pro else 1, size), np.float32)
         after = before.astype(np.float64)
         after[0] += np.bincount(j, shares * p * (step_size(header.lr, header.schedule, t) / header.lr), size)
@@ -64,7 +71,7 @@ def fedkseed(header: Header, pro: bool = False) -> Algorithm:
         return pack_floats(after)
 
     def decode(payload: bytes, t: int) -> Update:
-        return Update(pool, np.nan_to_num(unpack_floats(payload, -1, size)[0]), header.lr, whole=True)
+        return Update(pool(), np.nan_to_num(unpack_floats(payload, -1, size)[0]), header.lr, whole=True)
 
     return Algorithm(plan, decide, decode, 64 * steps, 32 * size * (2 if pro else 1), cumulative=True)
 
@@ -78,5 +85,16 @@ def probabilities(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     """float64 [Kp], sum 1, from the sum of |clip(p)| along every seed and the number of steps."""
     m = total / (count + 1)  # the first 0 counts as one
     x = (m - m.min()) / (m.max() - m.min() + 1e-10)
-    e = np.exp(x - x.max())
+    e = _exp(x - 1)
     return np.asarray(e / e.sum())
+
+
+def _exp(x: np.ndarray) -> np.ndarray:
+    """exp of float64 in [-1, 0] by its series, in a fixed order.
+
+    A math library's last bit differs between machines, and rows with other probabilities would walk along other seeds.
+    """
+    total = np.ones_like(x)
+    for k in range(18, 0, -1):
+        total = 1 + x / k * total
+    return total

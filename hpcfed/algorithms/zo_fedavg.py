@@ -17,13 +17,14 @@ import numpy as np
 
 from ..messages import Reports, Tally, Update
 from ..orbit import Header
-from .base import Algorithm, Last, Plan, directions, diverged, expect_width, pack_floats, unpack_floats
+from .base import Algorithm, Last, Plan, directions, diverged, expect_choice, expect_width, pack_floats, unpack_floats
 from .schedule import step_size
 
 
 def zo_fedavg(header: Header) -> Algorithm:
     """ZO-FedAvg with the header's number of local steps."""
     expect_width(header, header.settings["cohort"], header.settings["steps"])
+    expect_choice("batches", header.settings["batches"], "step", "epoch")
     clients, steps = range(header.settings["cohort"]), header.settings["steps"]
 
     def plan(t: int, last: Last) -> Plan:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..messages import Reports, Tally, Update
 from ..orbit import Header
-from .base import Algorithm, Last, Plan, directions, diverged, expect_width, pack_floats, unpack_floats
+from .base import Algorithm, Last, Plan, directions, diverged, expect_choice, expect_width, pack_floats, unpack_floats
 from .schedule import step_size
 
 
@@ -27,6 +27,7 @@ def zo_fedsgd(header: Header) -> Algorithm:
     q, seed, settings = header.directions, header.run_seed, header.settings
     own = settings["seeds"] == "own"
     expect_width(header, settings["cohort"], q) if own else expect_width(header, q)
+    expect_choice("tally", settings["tally"], "mean", "median", "trimmed")
     slots = range(settings["cohort"]) if own else None
 
     def plan(t: int, last: Last) -> Plan:
@@ -54,7 +55,8 @@ def zo_fedsgd(header: Header) -> Algorithm:
 def tallied(slopes: np.ndarray, how: str, trim: float) -> float:
     """One number for the finite ones of float32 [K] slopes along one direction; 0 if there are none.
 
-    how: "mean", "median", or "trimmed": the mean without the floor(trim K) smallest and largest.
+    how: "mean", "median", or "trimmed": the mean without the floor(trim K) smallest and largest. K counts those who
+    abstain too, or an abstention would let a liar through; at least one slope stays.
     """
     p = np.sort(slopes[np.isfinite(slopes)].astype(np.float64))
     if len(p) == 0:
@@ -63,5 +65,5 @@ def tallied(slopes: np.ndarray, how: str, trim: float) -> float:
         return float(np.mean(slopes[np.isfinite(slopes)], dtype=np.float64))  # in client order
     if how == "median":
         return float(np.median(p))
-    cut = int(trim * len(p))
+    cut = min(int(trim * len(slopes) + 1e-9), (len(p) - 1) // 2)  # 0.29 * 100 is a hair below 29
     return float(np.mean(p[cut : len(p) - cut]))

@@ -48,6 +48,8 @@ class Attack:
         method is collective: all rows, once a round, also a row without attackers or without clients.
         Traffic: 8 bytes, then 8 (1 + s) bytes for each attacker of the row that hosts most of them.
         """
+        if not self.attackers and not self._slope_noise:
+            return slopes
         values = slopes.values
         if self._slope_noise and values.size:
             values = values * (1 + self._slope_noise * self._normals("slope-noise", t, slopes.clients, values.shape[1]))
@@ -60,8 +62,8 @@ class Attack:
 
     def on_votes(self, votes: np.ndarray, clients: Sequence[int]) -> np.ndarray:
         """int8 [m, q]: what these m clients put into the box instead of `votes`; the same array if that is honest."""
-        mine = self._mine(clients)
-        if self._kind != "stuff" or not mine.any():
+        mine = self._mine(clients) if self._kind == "stuff" else np.zeros(0, bool)
+        if not mine.any():
             return votes
         return np.where(mine[:, None], votes * np.int8(STUFFED), votes)
 

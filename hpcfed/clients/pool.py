@@ -24,6 +24,7 @@ class Pool:
         self.parts, self.cohort_size, self.group = parts, cohort_size, group
         self.clients = len(parts)
         self._batch, self._run_seed = batch, run_seed
+        self._last: tuple[int, list[int]] = (-1, [])
 
     @property
     def n_groups(self) -> int:
@@ -32,9 +33,12 @@ class Pool:
 
     def cohort(self, t: int) -> list[int]:
         """Sorted ids of the clients that vote in round t."""
-        if self.cohort_size == self.clients:
-            return list(range(self.clients))
-        return sorted(sample(derive(self._run_seed, "cohort", t), self.clients, self.cohort_size))
+        if self._last[0] != t:  # asked for several times a round
+            ids = range(self.clients)
+            if self.cohort_size < self.clients:
+                ids = sorted(sample(derive(self._run_seed, "cohort", t), self.clients, self.cohort_size))  # type: ignore
+            self._last = t, list(ids)
+        return self._last[1]
 
     def groups(self, t: int) -> dict[int, list[int]]:
         """Group number -> its members in round t's cohort; groups without a member are left out."""

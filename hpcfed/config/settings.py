@@ -17,6 +17,8 @@ POOLED = ("fedkseed", "fedkseed-pro")
 DENSE = ("fedsgd", "fedavg")  # they send gradients or weights: no orbit
 ALGORITHM_NAMES = ("feedsign", "zo-fedsgd", "zo-fedavg", "mezo", *POOLED, *DENSE)
 
+MOST_STEPS = 2**24  # slopes of all clients in a round, that an orbit's record may hold
+
 #: Settings of the algorithm section that only some methods have; elsewhere they must stay at their default.
 ONLY_FOR = {
     "ballot": ("feedsign",),
@@ -94,7 +96,7 @@ class ClientsConfig(_Section):
     group: Positive = 1
     max_batch_examples: NotNegative = 0
     max_batch_tokens: NotNegative = 0
-    slope_noise: Annotated[float, Field(ge=0)] = 0.0
+    slope_noise: Annotated[float, Field(ge=0, le=100)] = 0.0
 
     @model_validator(mode="after")
     def _cohort_fits(self) -> ClientsConfig:
@@ -176,6 +178,10 @@ class AlgorithmConfig(_Section):
                 f"algorithm.tally={self.tally!r}: slopes along different directions have no {self.tally}; "
                 'use algorithm.seeds="shared"'
             )
+        if self.tally != "trimmed" and self.trim != type(self).model_fields["trim"].default:
+            raise ValueError(f'algorithm.trim={self.trim}: only algorithm.tally="trimmed" leaves slopes out')
+        if self.name in DENSE and self.rounding == "stochastic":
+            raise ValueError(f'algorithm.rounding="stochastic": {self.name} rounds to nearest, as its users would')
         if self.name in POOLED and self.local_steps == "epoch":
             raise ValueError('algorithm.local_steps="epoch": FedKSeed takes a number of local steps')
         first_order = self.name in DENSE
@@ -193,7 +199,7 @@ class AttackConfig(_Section):
 
     kind: Literal["none", "reverse", "random", "label-flip", "stuff", "collude"] = "none"
     clients: list[NotNegative] | int | float = 1
-    scale: Annotated[float, Field(gt=0)] = 1.0
+    scale: Annotated[float, Field(gt=0, le=1e6)] = 1.0
 
 
 class PrivacyConfig(_Section):
@@ -251,12 +257,25 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _sections_fit(self) -> Recipe:
         name, attack, count = self.algorithm.name, self.attack, self.clients.count
-        if attack.kind != "none":
-            _check_attackers(attack.clients, count)
-            if name == "mezo":
-                raise ValueError(
-                    f'attack.kind="{attack.kind}": mezo is centralised, it has no clients that could attack'
-                )
+        if attack.clients != 1:
+            _check_attackers(attack.clients, count)  # also where nobody attacks: a typo there is found now
+        if attack.kind != "random" and attack.scale != 1.0:
+            raise ValueError(f'attack.scale={attack.scale:g}: only attack.kind="random" has a scale')
+        if attack.kind != "none" and name == "mezo":
+            raise ValueError(f'attack.kind="{attack.kind}": mezo is centralised, it has no clients that could attack')
+        if self.clients.slope_noise and name in (*DENSE, "mezo"):
+            raise ValueError(f"clients.slope_noise={self.clients.slope_noise:g}: no client of {name} sends a slope")
+        cohort, steps = self.clients.cohort, self.algorithm.local_steps
+        if self.algorithm.tally == "trimmed" and int(self.algorithm.trim * cohort + 1e-9) < 1:
+            raise ValueError(
+                f"algorithm.trim={self.algorithm.trim} of {cohort} clients a round leaves nobody out; "
+                f"use at least {1 / cohort:.2g}, or more clients"
+            )
+        if isinstance(steps, int) and cohort * steps > MOST_STEPS:
+            raise ValueError(
+                f"algorithm.local_steps={steps}: {cohort} clients a round make {cohort * steps:,} slopes of it, where "
+                f"a round may have {MOST_STEPS:,}; lower it or clients.per_round"
+            )
         if self.privacy.mechanism != "none" and name != "feedsign":
             raise ValueError(f'privacy.mechanism="{self.privacy.mechanism}": only feedsign votes, {name} sends floats')
         if self.privacy.mechanism == "central" and self.algorithm.ballot == "bits":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .accountant import Forecast, Ledger, amplified, forecast, most_votes, total_epsilon
-from .mechanism import majority, probability, respond
+from .mechanism import majority, respond
 
 __all__ = [
-    "Forecast", "Ledger", "amplified", "forecast", "majority", "most_votes", "probability", "respond", "total_epsilon",
+    "Forecast", "Ledger", "amplified", "forecast", "majority", "most_votes", "respond", "total_epsilon",
 ]  # fmt: skip

@@ -41,13 +41,6 @@ def respond(votes: np.ndarray, epsilon: float) -> np.ndarray:
     return np.array(said, np.int8).reshape(votes.shape)
 
 
-def probability(total: int, epsilon: float) -> float:
-    """P(majority = +1) when the votes sum to `total`."""
-    x = epsilon * total / 2
-    small = math.exp(-abs(x))
-    return (1 if x >= 0 else small) / (1 + small)
-
-
 def _ratio(epsilon: float) -> tuple[int, int]:
     assert math.isfinite(epsilon) and epsilon > 0, epsilon
     return float(epsilon).as_integer_ratio()  # exact: a float is a fraction

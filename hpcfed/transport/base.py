@@ -88,12 +88,6 @@ class Transport(ABC):
     def is_everywhere(self, error: BaseException) -> bool:
         return error is self._common
 
-    def all_sum(self, vector: np.ndarray) -> np.ndarray:
-        """New array: sum over rows of an int8, int32 or int64 vector, in its dtype. See sum_in_place."""
-        total = vector.copy()
-        self.sum_in_place(total)
-        return total
-
     def sum_in_place(self, vector: np.ndarray) -> int:
         """Overwrite an int8, int32 or int64 vector [n] by its sum over rows; returns the number of collectives.
 

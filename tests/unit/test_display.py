@@ -143,7 +143,7 @@ def test_summary_table_also_of_unknown_figures():
 def test_comparison_table():
     row = {
         "run": "a", "algorithm": "feedsign", "model": "opt", "metric": "accuracy", "before": 0.5, "after": 0.75,
-        "bits": 1, "uplink_bits": 10_001, "wire_bytes": 40_000, "seconds": 90.0, "memory": 2 * 10**9,
+        "bits": 1, "down": 1, "uplink_bits": 10_001, "wire_bytes": 40_000, "seconds": 90.0, "memory": 2 * 10**9,
     }  # fmt: skip
     stream = io.StringIO()
     comparison_table([row, {**dict.fromkeys(row), "run": "empty"}], stream)

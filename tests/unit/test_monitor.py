@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcfed.monitor import agreement, failure, pairs, sign_error, votes_of
+from hpcfed.monitor import agreement, pairs, sign_error, votes_of
 
 VOTES = st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=9)
 
@@ -91,28 +91,6 @@ def test_sign_error_keeps_its_range():
     assert sign_error([0.25, math.nan]) == 0.25 and sign_error([0.5, 0.0]) == sign_error([0.0, 0.5]) == 0.25
     coins = generator(0).choice([-1, 1], (400, 5)).sum(1)
     assert 0.4 < sign_error([pairs(np.array([s]), np.array([5])) for s in coins]) <= 0.5
-
-
-@pytest.mark.parametrize("clients", range(1, 9))
-@pytest.mark.parametrize("p", [0.0, 0.1, 0.37, 0.5, 0.9, 1.0])
-def test_failure_by_enumeration(clients, p):
-    expected = 0.0
-    for wrong in itertools.product([False, True], repeat=clients):
-        chance = math.prod(p if w else 1 - p for w in wrong)
-        expected += chance * (0.5 if 2 * sum(wrong) == clients else 2 * sum(wrong) > clients)
-    assert failure(p, clients) == pytest.approx(expected, abs=1e-12)
-
-
-def test_failure_of_many_clients():
-    assert failure(0.5, 10_000) == pytest.approx(0.5, abs=1e-9)
-    # the normal approximation; half a tie puts its edge at 5,000 exactly
-    z = (5000 - 4900) / math.sqrt(10_000 * 0.49 * 0.51)
-    assert failure(0.49, 10_000) == pytest.approx(math.erfc(z / math.sqrt(2)) / 2, rel=0.01)
-    assert failure(0.3, 10_000) < 1e-100 and failure(0.7, 10_001) == pytest.approx(1)
-    assert math.isnan(failure(math.nan, 5)) and failure(0.2, 1) == pytest.approx(0.2)
-    assert failure(0.3, 3) == pytest.approx(
-        failure(0.3, 4)
-    )  # a fourth client with a fair coin for ties decides nothing
 
 
 def test_votes_of_slopes():

@@ -294,7 +294,7 @@ def test_comparison(tmp_path):
     assert [row["before"] for row in rows] == [0.5, None, 0.5]
     assert rows[0] | {"run": "a"} == {
         "run": "a", "algorithm": "feedsign", "model": "opt", "metric": "accuracy", "before": 0.5, "after": 0.75,
-        "bits": 1, "uplink_bits": 100, "wire_bytes": 400, "seconds": 12.5, "memory": 10**9,
+        "bits": 1, "down": None, "uplink_bits": 100, "wire_bytes": 400, "seconds": 12.5, "memory": 10**9,
     }  # fmt: skip
 
 
@@ -317,3 +317,9 @@ def test_comparison_errors(tmp_path):
         (tmp_path / "odd" / "summary.json").write_text(text)
         with pytest.raises(RunFolderError, match=message):
             comparison([tmp_path / "odd"])
+
+
+def test_one_client_is_not_all_clients():
+    old, new = ("[clients]\nper_round = " + value + "\n" for value in ("1", "1.0"))  # 1 == 1.0 in Python
+    assert recipe_differences(old, new) == ["clients.per_round: 1 -> 1.0"]
+    assert recipe_differences(old, old) == []

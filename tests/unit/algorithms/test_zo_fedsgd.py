@@ -29,7 +29,8 @@ def test_own_seeds(monkeypatch, q: int):
 
 @pytest.mark.parametrize("tally", ["mean", "median", "trimmed"])
 def test_shared_seeds(monkeypatch, tally: str):
-    run = build(monkeypatch, {"name": "zo-fedsgd", "lr": LR, "seeds": "shared", "tally": tally, "trim": 0.4})
+    trim = {"trim": 0.4} if tally == "trimmed" else {}
+    run = build(monkeypatch, {"name": "zo-fedsgd", "lr": LR, "seeds": "shared", "tally": tally} | trim)
     w, middle = weights(run), {"mean": np.mean, "median": np.median, "trimmed": lambda p: np.sort(p)[2:-2].mean()}
     for t, payload in enumerate(play(run, 6)):
         (f,) = np.frombuffer(payload, "<f4")
@@ -45,7 +46,10 @@ def test_tallies_by_hand():
     assert tallied(p, "mean", 0.2) == 22
     assert tallied(p, "median", 0.2) == 3
     assert tallied(p, "trimmed", 0.2) == 3
-    assert tallied(p, "trimmed", 0.1) == 22  # floor(0.5): nothing to cut
+    assert tallied(p, "trimmed", 0.1) == 22  # floor(0.7): nothing to cut
+    assert tallied(np.array([1, 2, 3, 1e6, np.nan], np.float32), "trimmed", 0.2) == 2.5  # an abstention lets nobody in
+    assert tallied(np.array([1, np.nan, np.nan], np.float32), "trimmed", 0.4) == 1
+    assert tallied(np.arange(100, dtype=np.float32) ** 2, "trimmed", 0.29) == np.mean(np.arange(29, 71) ** 2)
     assert tallied(np.full(3, np.nan, np.float32), "median", 0.2) == 0
 
 

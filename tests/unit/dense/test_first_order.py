@@ -285,7 +285,8 @@ def honest_and_lie(problem, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     params = problem.weights.params
     kept, w = {name: p.data.clone() for name, p in params.items()}, values(problem).double()
     found = []
-    for attack in ({}, {"kind": kind, "clients": [1], "scale": 0.5}):
+    scale = {"scale": 0.5} if kind == "random" else {}
+    for attack in ({}, {"kind": kind, "clients": [1]} | scale):
         recipe = recipe_of(attack=attack)
         method_of(problem, recipe, frozenset([1]) if attack else frozenset()).round(0, 1.0, False)
         found.append(values(problem).double() - w)
