@@ -215,9 +215,11 @@ def score_table(metric: str, scores: Mapping[str, Score], stream: TextIO | None 
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = None) -> None:
-    """Print the rows of runlog.comparison."""
-    table = Table(box=box.SIMPLE)
-    left = ("run", "algorithm", "model", "metric")
+    """Print the rows of runlog.comparison; what all of them share stands above the table."""
+    common = [key for key in ("model", "metric") if len(rows) > 1 and len({row[key] for row in rows}) == 1]
+    title = ", ".join(f"{key} {rows[0][key] or '-'}" for key in common)
+    table = Table(box=box.SIMPLE, title=title or None, title_justify="left", title_style="")
+    left = [key for key in ("run", "algorithm", "model", "metric") if key not in common]
     right = ("before", "after", "bits up", "bits down", "uplink", "wire", "time", "memory")
     for heading in left:
         table.add_column(heading, overflow="fold")
