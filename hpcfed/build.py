@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,21 +22,28 @@ from .errors import ConfigError
 from .head import restrict_head
 from .local import Local
 from .mesh import MeshShape
-from .model import load_model, load_processor, model_kind
+from .model import load_model, load_processor, load_shard, model_kind, without_sums
 from .noise import set_threads
 from .orbit import Header, public_name
 from .probe import Forward, Probe
 from .replay import make_mover
 from .seeds import derive
 from .tasks import Examples, Task, kind_of, load_task
-from .transport import Transport
+from .transport import Row, Transport, first_line
 from .update import Mover
 from .weights import Copy, Weights
+
+#: How far a sharded model's logits may be from the whole model's, in units of their spread: sums are rounded in another
+#: order. A sum over the wrong ranks is 0.7 or more apart.
+LOGITS_APART = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 
 
 @dataclass(eq=False)
 class Problem:
-    """A model and a task that fit each other, with the trained weights addressed. processor: tokenizer or None."""
+    """A model and a task that fit each other, with the trained weights addressed. processor: tokenizer or None.
+
+    notes: what the user should know of it.
+    """
 
     model: nn.Module
     processor: Any
@@ -41,6 +51,7 @@ class Problem:
     weights: Weights
     forward: Forward
     kind: str
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -71,34 +82,107 @@ class Run:
         return method.uplink_bits, method.downlink_bits
 
 
-def build_problem(recipe: Recipe) -> Problem:
-    """Load data and model of a recipe; the head is restricted to the words the task scores."""
+def build_problem(recipe: Recipe, row: Row | None = None) -> Problem:
+    """Load data and model of a recipe; the head is restricted to the words the task scores.
+
+    Collective over the row, whose ranks each load a part of the model.
+    """
+    row = row or Row()
     if recipe.mesh.threads:
         torch.set_num_threads(recipe.mesh.threads)
     set_threads(torch.get_num_threads())
-    kind = kind_of(recipe.task, model_kind(recipe.model))
-    processor = load_processor(recipe.model, kind)
-    task = load_task(recipe.task, kind, processor, recipe.clients.id_column)
-    model = load_model(recipe.model, kind, task.labels)
-    weights = Weights(model, recipe.algorithm.train_only)
-    return Problem(model, processor, task, weights, _forward(model, task), kind)
+
+    def data() -> tuple[str, Any, Task]:
+        kind = kind_of(recipe.task, model_kind(recipe.model))
+        processor = load_processor(recipe.model, kind)
+        return kind, processor, load_task(recipe.task, kind, processor, recipe.clients.id_column)
+
+    kind, processor, task = row.together(data)
+    model, slices = load_shard(recipe.model, kind, task.labels, row)
+    weights = Weights(model, recipe.algorithm.train_only, slices, row)
+    problem = Problem(model, processor, task, weights, _forward(model, task, row), kind)
+    if row.shards > 1 and recipe.mesh.check:
+        problem.notes += check_shards(recipe, problem)
+    return problem
 
 
-def build_base(header: Header, name: str, revision: str | None, pad_token: str | None) -> tuple[nn.Module, Weights]:
-    """The base model of an orbit, loaded from `name` as the run loaded it, and its weights."""
+@torch.inference_mode()
+def check_shards(recipe: Recipe, problem: Problem) -> list[str]:
+    """Collective over the row: its shards hold, and compute, what the whole model does, which shard 0 loads for this.
+
+    The same weights by fingerprint; the same logits on some examples, up to the rounding of sums in another order.
+    Returns a note on shard 0 if the whole model is too large for that.  Raises ConfigError on every shard alike.
+    """
+    row, task = problem.weights.row, problem.task
+    inputs = task.collate([task.train[i] for i in range(min(3, len(task.train)))]).inputs
+
+    def compute() -> None:
+        """If it fails, it does on each shard by itself, so that none waits for another's sums."""
+        try:
+            with without_sums():
+                problem.forward(inputs)
+        except Exception as e:  # whatever a model raises whose parts do not fit each other
+            raise ConfigError(_unfit(row, f"cannot compute ({type(e).__name__}: {first_line(e)})")) from None
+
+    row.together(compute)
+    found, fingerprint = problem.forward(inputs).double(), problem.weights.fingerprint()
+    affordable = _affordable(problem.weights, problem.model, row.beside)
+
+    def compare() -> str:
+        if row.shard or not affordable:
+            return ""
+        whole = load_model(recipe.model, problem.kind, task.labels)
+        if Weights(whole, recipe.algorithm.train_only).fingerprint() != fingerprint:
+            return "hold other weights than the whole model"
+        expected = _forward(whole, task, Row())(inputs).double()
+        spread, apart = (expected - expected.mean()).norm(), (found - expected).norm()
+        most = LOGITS_APART[recipe.model.dtype]
+        if bool(apart <= most * spread):
+            return ""
+        return (
+            f"compute logits that are {float(apart / spread):.2g} x their spread from the whole model's (over {most:g})"
+        )
+
+    said = row.together(compare)
+    if wrong := row.gather(said.encode())[0].decode():
+        raise ConfigError(_unfit(row, wrong))
+    return [] if affordable else ["mesh.check left out: the whole model takes over a quarter of the free memory"]
+
+
+def _unfit(row: Row, wrong: str) -> str:
+    return (
+        f"mesh.shards={row.shards}: the shards {wrong}; DeepSpeed's tensor parallelism does not fit this model: use "
+        "mesh.shards=1 (mesh.check=false leaves this check out)"
+    )
+
+
+def _affordable(weights: Weights, model: nn.Module, copies: int) -> bool:
+    """Whether whole models take at most a quarter of the memory that this host has free, as far as it says."""
+    info = Path("/proc/meminfo")
+    free = re.search(r"MemAvailable: *(\d+) kB", info.read_text()) if info.exists() else None
+    held = {name: p.numel() for name, p in model.named_parameters()}
+    held |= {name: math.prod(part.shape) for name, part in weights.slices.items()}
+    size = sum(held.values()) * next(model.parameters()).element_size()
+    return free is None or 4 * copies * size <= 1024 * int(free[1])
+
+
+def build_base(
+    header: Header, name: str, revision: str | None, pad_token: str | None, row: Row | None = None
+) -> tuple[nn.Module, Weights]:
+    """The base model of an orbit, loaded from `name` as the run loaded it, and its weights. Collective over the row."""
+    row = row or Row()
     config = ModelConfig(name=name, dtype=header.dtype, revision=revision, pad_token=pad_token)  # type: ignore[arg-type]
-    model = load_model(config, header.kind, header.labels)
-    return model, Weights(model, header.train_only)
+    model, slices = load_shard(config, header.kind, header.labels, row)
+    return model, Weights(model, header.train_only, slices, row)
 
 
 def build_run(recipe: Recipe, transport: Transport) -> Run:
     """The run of `recipe` on this row. Raises ConfigError or DataError; nothing has been written yet."""
-    c = recipe.clients
-    if recipe.mesh.shards != 1:
-        raise ConfigError(f"mesh.shards={recipe.mesh.shards}: this version runs one rank a row; use mesh.shards=1")
-    mesh = MeshShape(transport.rows, recipe.mesh.shards)
+    c, shards = recipe.clients, transport.inside.shards
+    assert recipe.mesh.shards == shards, "the ranks are spread as the recipe says"
+    mesh = MeshShape(transport.rows, shards)
     mesh.check_groups(-(-c.count // c.group))
-    problem = build_problem(recipe)
+    problem = build_problem(recipe, transport.inside)
     pool = build_pool(recipe, problem.task.train)
     mesh.check_groups(pool.n_groups)  # of slices, where there are fewer than clients
     return assemble(recipe, transport, mesh, problem, pool)
@@ -186,7 +270,7 @@ def _settings(a: AlgorithmConfig, pool: Pool) -> dict[str, Any]:
     return settings
 
 
-def _forward(model: nn.Module, task: Task) -> Forward:
+def _forward(model: nn.Module, task: Task, row: Row) -> Forward:
     """inputs [R, ...] -> logits, computed only where the task reads them."""
     dtype = next(model.parameters()).dtype
     extra: dict[str, Any] = {}
@@ -196,7 +280,8 @@ def _forward(model: nn.Module, task: Task) -> Forward:
 
     def forward(inputs: dict[str, Tensor]) -> Tensor:
         inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
-        logits: Tensor = model(**inputs, **extra).logits
+        with row.peers():
+            logits: Tensor = model(**inputs, **extra).logits
         return logits if pick is None else logits[..., pick]
 
     return forward

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from .errors import ConfigError, HpcfedError
 
 if TYPE_CHECKING:
     from .config import Recipe
-    from .transport import Transport
+    from .transport import Row, Transport
 
 app = typer.Typer(
     add_completion=False,
@@ -58,10 +59,10 @@ def train(
     wanted, transport = _meet(launch, lambda: load_recipe(recipe, set_ or []))
     with guard(transport):
         folder = out or Path("runs") / Path(recipe).stem
-        if transport.row == 0 and not quiet:
+        if transport.rank == 0 and not quiet:
             print(f"loading {wanted.model.name} and the data of {wanted.task.name}", file=sys.stderr, flush=True)
         summary = _train(wanted, transport, launch, folder, resume, force, quiet)
-        if transport.row == 0 and not quiet:
+        if transport.rank == 0 and not quiet:
             from .display import summary_table
 
             summary_table(summary)
@@ -72,7 +73,7 @@ def train(
 
 def _meet(launch: Launch, load: Callable[[], Recipe]) -> tuple[Recipe, Transport]:
     """Collective: the recipe, and the transport it asks for; what is wrong with the recipe is said once, by row 0."""
-    from .transport import agree, choose, guard
+    from .transport import agree, choose, guard, spread
 
     wanted, problem = None, None
     with guard(launch):
@@ -83,13 +84,14 @@ def _meet(launch: Launch, load: Callable[[], Recipe]) -> tuple[Recipe, Transport
         transport = choose(launch, wanted.mesh.transport if wanted else "auto")
     with guard(transport):
         agree(transport, problem)
-    assert wanted
+        assert wanted
+        transport = spread(transport, launch, wanted.mesh.shards)
     return wanted, transport
 
 
 #: Settings that a resumed run may change: the result does not depend on them.
 MAY_CHANGE = (
-    "eval_every", "eval_batch", "log_every", "check_every", "save_every", "tensorboard", "mesh.transport",
+    "eval_every", "eval_batch", "log_every", "check_every", "save_every", "tensorboard", "mesh.transport", "mesh.check",
     "algorithm.ballot", "algorithm.walk_copy",
 )  # fmt: skip
 
@@ -104,7 +106,7 @@ def _train(
     from .train import train
 
     def enter() -> RunFolder | None:
-        if transport.row:
+        if transport.rank:
             return None
         return RunFolder.create(out, to_toml(recipe), describe(launch), force, resume, MAY_CHANGE)
 
@@ -145,8 +147,10 @@ def evaluate(
         from .replay import check_base, replay
 
         def rebuild() -> Problem:
-            problem = build_problem(wanted)
+            problem = build_problem(wanted, transport.inside)
             if orbit and (orbit / "weights.safetensors").is_file():  # of a method without an orbit
+                if transport.inside.shards > 1:
+                    raise ConfigError(f"mesh.shards={transport.inside.shards}: saved weights are read whole; use 1")
                 load_weights(orbit / "weights.safetensors", problem.weights)
                 return problem
             if orbit:
@@ -160,7 +164,7 @@ def evaluate(
             split: score(problem.forward, problem.task, examples, wanted.eval_batch, transport)
             for split, examples in problem.task.splits.items()
         }
-        if transport.row == 0:
+        if transport.rank == 0:
             score_table(problem.task.metric, scores)
     transport.close()
 
@@ -211,19 +215,21 @@ def orbit_verify(
     from .orbit import load_any
 
     found = load_any(file)
-    for note in found.notes:
+    for note in found.notes if discover().rank == 0 else ():
         print(note)
-    print(f"{file}: intact, {found.rounds} rounds of {found.header.algorithm}")
+    if discover().rank == 0:
+        print(f"{file}: intact, {found.rounds} rounds of {found.header.algorithm}")
     if base is None:
         return
-    _, weights = _replayed(found, base, None, revision, pad_token)
-    fingerprint = weights.fingerprint()
-    if found.fingerprint is None:
-        print(f"replayed to {fingerprint}; a journal holds no final fingerprint to compare with")
-    elif fingerprint != found.fingerprint:
-        raise HpcfedError(f"{file}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}")
-    else:
-        print(f"replay gives fingerprint {fingerprint}, as the run did")
+    with _one_row() as row:
+        _, weights = _replayed(found, base, None, revision, pad_token, row)
+        fingerprint = weights.fingerprint()
+        if found.fingerprint not in (None, fingerprint):
+            raise HpcfedError(f"{file}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}")
+        if row.shard == 0 and found.fingerprint is None:
+            print(f"replayed to {fingerprint}; a journal holds no final fingerprint to compare with")
+        elif row.shard == 0:
+            print(f"replay gives fingerprint {fingerprint}, as the run did")
 
 
 @orbit_app.command(
@@ -238,30 +244,47 @@ def orbit_replay(
     pad_token: PadToken = None,
 ) -> None:
     """Rebuild the fine-tuned model from its base model and an orbit."""
-    from .model import save_model
+    from .model import save_shards
     from .orbit import load_any
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out {out}: is there already and not empty; nothing was written")
-    found = load_any(file)
-    model, weights = _replayed(found, base, rounds, revision, pad_token)
-    fingerprint = weights.fingerprint()
-    if found.fingerprint not in (None, fingerprint) and rounds in (None, found.rounds):
-        raise HpcfedError(f"{file}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}")
-    save_model(model, base, out)
-    print(
-        f"{out}: {found.header.base_model} after {found.rounds if rounds is None else rounds} rounds, "
-        f"fingerprint {fingerprint}"
-    )
+    with _one_row() as row:
+        if row.any(out.exists() and (not out.is_dir() or any(out.iterdir()))):
+            raise ConfigError(f"--out {out}: is there already and not empty; nothing was written")
+        found = load_any(file)
+        model, weights = _replayed(found, base, rounds, revision, pad_token, row)
+        fingerprint = weights.fingerprint()
+        if found.fingerprint not in (None, fingerprint) and rounds in (None, found.rounds):
+            raise HpcfedError(f"{file}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}")
+        save_shards(model, weights.slices, row, base, out)
+        if row.shard == 0:
+            print(
+                f"{out}: {found.header.base_model} after {found.rounds if rounds is None else rounds} rounds, "
+                f"fingerprint {fingerprint}"
+            )
 
 
-def _replayed(orbit: Any, base: str, rounds: int | None, revision: str | None, pad_token: str | None) -> Any:
+@contextmanager
+def _one_row() -> Iterator[Row]:
+    """Collective: all ranks of the launch as the shards of one row; what goes wrong on one ends all."""
+    from .transport import choose, guard, spread
+
+    launch = discover()
+    with guard(launch):
+        transport = choose(launch)
+    with guard(transport):
+        transport = spread(transport, launch, launch.size)
+    with guard(transport):
+        yield transport.inside
+    transport.close()
+
+
+def _replayed(orbit: Any, base: str, rounds: int | None, revision: str | None, pad_token: str | None, row: Row) -> Any:
     from .build import build_base
     from .replay import check_base, replay
 
     if rounds is not None and rounds > orbit.rounds:
         raise ConfigError(f"--rounds {rounds}: the orbit has only {orbit.rounds} rounds")
-    model, weights = build_base(orbit.header, base, revision, pad_token)
+    model, weights = build_base(orbit.header, base, revision, pad_token, row)
     check_base(orbit.header, weights, orbit.header.dtype)
     replay(orbit.header, orbit.payloads[:rounds], weights)
     return model, weights

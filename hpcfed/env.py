@@ -27,7 +27,7 @@ from .errors import ConfigError
 
 # srun numbers steps from 0; Slurm's own steps (batch script, interactive shell, extern) lie at the top of 32 bits.
 FIRST_SPECIAL_STEP = 0xFFFFFFF0
-RECORDED = ("hpcfed", "torch", "numpy", "numba", "transformers", "datasets", "safetensors", "mpi4py")
+RECORDED = ("hpcfed", "torch", "numpy", "numba", "transformers", "datasets", "safetensors", "mpi4py", "deepspeed")
 
 
 @dataclass(frozen=True)

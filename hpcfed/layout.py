@@ -10,6 +10,7 @@ Promise: directions, rounding bits and fingerprints are functions of (seed, Piec
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -48,6 +49,26 @@ class Piece:
     @property
     def numel(self) -> int:
         return len(self.starts) * self.length
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """What one shard holds of a parameter: the places `index` along dimension `dim`.
+
+    shape: of the full parameter.  index: int64 [n], ascending; a fused weight's is in several runs.
+    """
+
+    shape: tuple[int, ...]
+    dim: int
+    index: np.ndarray
+
+    def piece(self, name: str) -> Piece:
+        """The addresses of the local tensor's elements, in its order."""
+        inner, outer = math.prod(self.shape[self.dim + 1 :]), math.prod(self.shape[: self.dim])
+        together = len(self.index) > 0 and int(self.index[-1] - self.index[0]) == len(self.index) - 1
+        firsts = self.index[:1] if together else self.index  # one place a run otherwise: runs have one length
+        starts = np.add.outer(np.arange(outer, dtype=np.int64) * (self.shape[self.dim] * inner), firsts * inner)
+        return Piece(name_key(name), starts.reshape(-1), inner * (len(self.index) if together else 1))
 
 
 def layout_hash(shapes: Mapping[str, Iterable[int]]) -> str:

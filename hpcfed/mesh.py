@@ -27,7 +27,7 @@ class MeshShape:
         if shards < 1 or ranks % shards:
             right = [n for n in range(1, ranks + 1) if ranks % n == 0]
             raise ConfigError(
-                f"mesh.shards={shards} does not divide the {ranks} rank{'s' * (ranks > 1)} that were launched; "
+                f"mesh.shards={shards} does not divide the {ranks} rank{'s' * (ranks > 1)} launched; "
                 f"use one of {right}" + (f", or launch a multiple of {shards} ranks" if shards > 1 else "")
             )
         return MeshShape(ranks // shards, shards)

@@ -34,7 +34,7 @@ def run_round(run: Run, t: int, keeper: Keeper | None, state: State) -> Outcome:
     plan = run.algorithm.plan(t, state.last)  # directions: the same on every rank, nothing is sent
     slopes = run.local.slopes(t, plan.seeds, plan.walk, plan.batches)  # forward passes; no weight has changed after it
     slopes = run.attack.on_slopes(slopes, t, run.transport.all_gather)  # Byzantine clients, where simulated
-    found = send(run, slopes, t, state.stop)  # all traffic; FeedSign: one bit a client
+    found = send(run, slopes, t, run.transport.inside.any(state.stop))  # all traffic; FeedSign: one bit a client
     try:
         payload = run.algorithm.decide(found, t, state.last)  # the same input on every rank, so the same decision
     except DivergedError as e:
@@ -106,7 +106,7 @@ def train(run: Run, keeper: Keeper | None) -> dict[str, Any]:
             if recipe.tensorboard:
                 keeper.board = stack.enter_context(TensorBoardLog(keeper.folder.path / "tensorboard"))
             progress = stack.enter_context(keeper.show(recipe.rounds, state.t))
-            for note in keeper.folder.notes + notes:
+            for note in keeper.folder.notes + run.problem.notes + notes:
                 progress.note(note)
         if _score_due(recipe, state):
             _score(run, keeper, state)
@@ -189,7 +189,7 @@ def _end(run: Run, keeper: Keeper | None, state: State, status: str) -> dict[str
     fingerprint = _check_rows(run, state.t)
     if not state.scores or (status != "interrupted" and state.t not in state.scores):
         _score(run, keeper, state)
-    peaks = run.transport.all_gather(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024).encode())
+    peaks = run.transport.everyone(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024).encode())
     orbit_bytes, weights_bytes = 0, 0
     if keeper and run.dense:
         weights_bytes = save(run, keeper, state.t, fingerprint)

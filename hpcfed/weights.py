@@ -12,9 +12,10 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from .errors import ConfigError
-from .layout import Piece, layout_hash
+from .errors import ConfigError, DivergedError
+from .layout import Piece, Slice, layout_hash
 from .noise import add_fingerprints, fingerprint
+from .transport import Row
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -23,9 +24,17 @@ class Weights:
     """Trained parameters by name, their pieces, and the cached fingerprint of everything else.
 
     train_only: fnmatch patterns of parameter names; empty trains all. Raises ConfigError if a pattern matches nothing.
+    slices: what this shard of `row` holds of the parameters that are spread over it; the others are whole on each.
     """
 
-    def __init__(self, model: nn.Module, train_only: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        train_only: Sequence[str] = (),
+        slices: Mapping[str, Slice] | None = None,
+        row: Row | None = None,
+    ) -> None:
+        self.row, self.slices = row or Row(), slices or {}
         named = dict(model.named_parameters())  # each tied parameter once, under its first name
         for pattern in train_only:
             if not any(fnmatchcase(name, pattern) for name in named):
@@ -43,19 +52,45 @@ class Weights:
                 )
             if not p.is_contiguous():
                 p.data = p.data.contiguous()
-        self.pieces = {name: Piece.whole(name, p.numel()) for name, p in self.params.items()}
-        self.layout_hash = layout_hash({name: tuple(p.shape) for name, p in self.params.items()})
+        self.pieces = {name: self._piece(name, p) for name, p in self.params.items()}
+        full = {name: self.slices[name].shape if name in self.slices else p.shape for name, p in self.params.items()}
+        self.layout_hash = layout_hash(full)
         rest = {name: p for name, p in named.items() if name not in self.params} | _persistent_buffers(model)
-        self._rest = _fingerprint(rest)
+        self._rest = self._fingerprints(rest)
 
     @property
     def numel(self) -> int:
-        """Trained elements."""
+        """Trained elements on this rank."""
         return sum(p.numel() for p in self.params.values())
 
     def fingerprint(self) -> str:
-        """128 bits as 32 hex digits: all weights of the model, order-free."""
-        return f"{add_fingerprints(self._rest, _fingerprint(self.params)):032x}"
+        """128 bits as 32 hex digits: all weights of the model, order-free, the same for every number of shards.
+
+        Collective over the row.  Raises DivergedError if the shards differ in a parameter that each of them holds.
+        """
+        mine = [add_fingerprints(a, b) for a, b in zip(self._rest, self._fingerprints(self.params), strict=True)]
+        parts, whole = zip(*(_unpacked(raw) for raw in self.row.gather(_packed(*mine))), strict=True)
+        if len(set(whole)) > 1:
+            raise DivergedError(f"the {self.row.shards} shards of a row differ in parameters that each of them holds")
+        total = whole[0]
+        for part in parts:
+            total = add_fingerprints(total, part)
+        return f"{total:032x}"
+
+    def _piece(self, name: str, tensor: Tensor) -> Piece:
+        return self.slices[name].piece(name) if name in self.slices else Piece.whole(name, tensor.numel())
+
+    def _fingerprints(self, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+        """Of this shard's slices, and of what every shard holds."""
+        parts = whole = 0
+        for name, t in tensors.items():
+            piece = self.pieces[name] if name in self.pieces else self._piece(name, t)
+            found = fingerprint(t.detach().contiguous(), piece)
+            if name in self.slices:
+                parts = add_fingerprints(parts, found)
+            else:
+                whole = add_fingerprints(whole, found)
+        return parts, whole
 
 
 class Copy:
@@ -86,8 +121,9 @@ def _persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: t for name, t in model.state_dict(keep_vars=True).items() if name not in parameters}
 
 
-def _fingerprint(tensors: Mapping[str, Tensor]) -> int:
-    total = 0
-    for name, t in tensors.items():
-        total = add_fingerprints(total, fingerprint(t.detach().contiguous(), Piece.whole(name, t.numel())))
-    return total
+def _packed(parts: int, whole: int) -> bytes:
+    return parts.to_bytes(16, "little") + whole.to_bytes(16, "little")
+
+
+def _unpacked(raw: bytes) -> tuple[int, int]:
+    return int.from_bytes(raw[:16], "little"), int.from_bytes(raw[16:], "little")

@@ -225,9 +225,14 @@ class PrivacyConfig(_Section):
 
 
 class MeshConfig(_Section):
-    """shards: ranks that hold one copy of the model. threads: CPU threads a rank (0: torch's default)."""
+    """shards: ranks that hold one copy of the model. threads: CPU threads a rank (0: torch's default).
+
+    check: before the run, compare what the shards compute with the whole model, which shard 0 then loads as well; left
+    out where that would take over a quarter of the memory that the host has free.
+    """
 
     shards: Annotated[int, Field(ge=1)] = 1
+    check: bool = True
     transport: Literal["auto", "torch", "mpi"] = "auto"
     threads: NotNegative = 0
 
@@ -265,6 +270,11 @@ class Recipe(_Section):
             raise ValueError(f'attack.kind="{attack.kind}": mezo is centralised, it has no clients that could attack')
         if self.clients.slope_noise and name in (*DENSE, "mezo"):
             raise ValueError(f"clients.slope_noise={self.clients.slope_noise:g}: no client of {name} sends a slope")
+        if self.mesh.shards > 1 and name in DENSE:
+            raise ValueError(
+                f"mesh.shards={self.mesh.shards}: {name} needs gradients, which a model spread for inference does not "
+                "give; use mesh.shards=1 or a zeroth-order method"
+            )
         cohort, steps = self.clients.cohort, self.algorithm.local_steps
         if self.algorithm.tally == "trimmed" and int(self.algorithm.trim * cohort + 1e-9) < 1:
             raise ValueError(

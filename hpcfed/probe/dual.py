@@ -117,7 +117,8 @@ class Probe:
         def run(*args: Any, **kwargs: Any) -> Any:
             calls: list[Any] = [(args, kwargs)] if self._side else self._halves(owner, args, kwargs)
             if owner.in_parts:
-                return in_parts[type(owner.module)](owner, [a[0] if a else next(iter(k.values())) for a, k in calls])
+                inputs = [a[0] if a else next(iter(k.values())) for a, k in calls]
+                return in_parts.get(type(owner.module), self._shard_linear)(owner, inputs)
             sides = self._drawn(owner)
             outputs, before = [], self._side
             try:
@@ -169,12 +170,29 @@ class Probe:
             first[at][key], second[at][key] = self._split(owner, key, first[at][key])
         return [first, second]
 
-    def _linear(self, owner: Owner, xs: list[Tensor]) -> Tensor:
+    def _shard_linear(self, owner: Owner, xs: list[Tensor]) -> Tensor:
+        """A linear layer of which this rank has some rows, or some columns: then all add up their products.
+
+        One sum over the row for both sides. The bias, which all ranks have, is added after it, once.
+        """
+        module = owner.module
+        if module.in_row is None:
+            return self._linear(owner, xs)
+        out = self._linear(owner, xs, with_bias=False)
+        module.in_row(out)
+        if module.bias is not None:
+            site = next((site for site in owner.sites if site.attribute == "bias"), None)
+            biases = self._block(site, module.bias, 0, len(module.bias))
+            for part, bias in zip(out.chunk(len(biases)), biases, strict=True):
+                part += bias
+        return out
+
+    def _linear(self, owner: Owner, xs: list[Tensor], with_bias: bool = True) -> Tensor:
         """nn.Linear in blocks of output features, whose perturbed weights stay in the cache between draw and product.
 
         xs: the input of each side.  The block size is fixed, so the bits do not depend on threads or rows.
         """
-        weight, bias = owner.module.weight, owner.module.bias
+        weight, bias = owner.module.weight, owner.module.bias if with_bias else None
         sites = {site.attribute: site for site in owner.sites}
         n, width = weight.shape
         rows = [x.reshape(-1, width) for x in xs]
@@ -184,7 +202,7 @@ class Probe:
         for low in range(0, n, step):
             high = min(n, low + step)
             weights = self._block(sites.get("weight"), weight, low, high)
-            biases = self._block(sites.get("bias"), bias, low, high)
+            biases = self._block(sites.get("bias") if with_bias else None, bias, low, high)
             for x, into, w, b in zip(rows, parts, weights, biases, strict=True):
                 if b is None:
                     torch.mm(x, w.t(), out=into[:, low:high])
@@ -317,4 +335,6 @@ def slopes(
             plus, minus = (losses(x, batch).double().cpu().numpy() for x in probe.logits(batch.inputs, seed, mu))
             rise[:, j] += np.bincount(slot, weights=plus - minus, minlength=clients)
             level += np.bincount(slot, weights=plus + minus, minlength=clients)
-    return rise / (2 * mu * counts[:, None]), level / (2 * len(seeds) * counts)
+    found = np.concatenate([rise / (2 * mu * counts[:, None]), level[:, None] / (2 * len(seeds) * counts[:, None])], 1)
+    probe.weights.row.share(found)  # shards walk by them: a last bit that differs would drive their weights apart
+    return found[:, :-1], found[:, -1]

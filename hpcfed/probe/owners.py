@@ -117,8 +117,9 @@ def make_owners(home: dict[Site, str], paths: dict[str, nn.Module]) -> list[Owne
 
 
 def _in_parts(module: nn.Module) -> bool:
-    """A kind that dual.py computes itself, unless somebody patched this one's forward."""
-    return type(module) in (nn.Linear, nn.Embedding, RowsLinear) and "forward" not in module.__dict__
+    """A kind that dual.py computes itself (the last are those of model/shards.py), unless its forward was patched."""
+    known = type(module) in (nn.Linear, nn.Embedding, RowsLinear) or "in_row" in module.__dict__
+    return known and "forward" not in module.__dict__
 
 
 def find_scales(owners: Sequence[Owner], two: Calls, three: Calls) -> bool:

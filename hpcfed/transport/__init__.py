@@ -18,9 +18,21 @@ from typing import Literal, NoReturn
 from ..env import Launch
 from ..errors import HpcfedError, TransportError
 from .base import PeerLostError, Transport, agree, check_same, first_line, flush
+from .row import Row
 from .solo import SoloTransport
 
-__all__ = ["PeerLostError", "Transport", "agree", "check_same", "choose", "fail", "guard"]
+__all__ = [
+    "PeerLostError",
+    "Row",
+    "Transport",
+    "agree",
+    "check_same",
+    "choose",
+    "fail",
+    "first_line",
+    "guard",
+    "spread",
+]
 
 
 def choose(launch: Launch, setting: Literal["auto", "torch", "mpi"] = "auto", device: str = "cpu") -> Transport:
@@ -39,6 +51,15 @@ def choose(launch: Launch, setting: Literal["auto", "torch", "mpi"] = "auto", de
     from .torchdist import TorchTransport, gpu_for_each
 
     return TorchTransport(launch, "nccl" if device.startswith("cuda") and gpu_for_each(launch) else "gloo")
+
+
+def spread(everybody: Transport, launch: Launch, shards: int, device: str = "cpu") -> Transport:
+    """Collective over all ranks of the launch: its ranks as rows of `shards`; see shards.py."""
+    if shards == 1:
+        return everybody
+    from .shards import spread as over
+
+    return over(everybody, launch, shards, device)
 
 
 def _speaks_mpi(launch: Launch) -> bool:
@@ -100,7 +121,7 @@ def _abort_early() -> None:
 
 
 def _message(where: Transport | Launch, error: BaseException) -> str:
-    several = where.rows > 1 if isinstance(where, Transport) else where.size > 1
+    several = where.rows > 1 or where.inside.shards > 1 if isinstance(where, Transport) else where.size > 1
     shared = isinstance(where, Transport) and where.is_everywhere(error)
     row = f" (row {where.row})" if isinstance(where, Transport) else ""
     head = f"hpcfed: rank {where.rank}{row}: " if several and not shared else "hpcfed: "

@@ -26,6 +26,7 @@ import numpy as np
 
 from ..errors import ConfigError, HpcfedError, TransportError
 from ..messages import Ballots, Reports, Tally
+from .row import Row
 from .wire import STUFFED, check_sum, count_bits, decide_alone, encode_bits, encode_sum, filled
 
 E = TypeVar("E", bound=HpcfedError)
@@ -39,6 +40,8 @@ class PeerLostError(TransportError):
 class Transport(ABC):
     """One row's end of the client axis.  name: for people.  rank: of the launch.  row, rows: on the client axis.
 
+    inside: the shard axis of this row.  noun: what `everyone` lists, and messages name.
+
     Every method but abort is collective: all rows call it, in the same order. A row that dies makes the others'
     next collective raise PeerLostError.
     """
@@ -47,7 +50,13 @@ class Transport(ABC):
     rank: int
     row: int
     rows: int
+    inside: Row = Row()
+    noun = "row"
     _common: HpcfedError | None = None
+
+    def name_ranks(self) -> None:
+        """Several ranks make a row from now on, so messages name ranks."""
+        self.noun = "rank"
 
     @abstractmethod
     def _sum(self, vector: np.ndarray) -> None:
@@ -126,8 +135,12 @@ class Transport(ABC):
         received, _ = self._gathered(padded)
         return [theirs[:size].tobytes() for theirs, size in zip(received, sizes, strict=True)]
 
+    def everyone(self, data: bytes) -> list[bytes]:
+        """Every rank's bytes, in rank order, also of those that do not speak for their row."""
+        return self.all_gather(data)
+
     def broadcast(self, data: bytes | None, root: int = 0) -> bytes:
-        """The bytes of row `root` on every row; others may pass None.  Traffic: 8 bytes, then the size."""
+        """The bytes of row `root`'s shard 0 on every rank; others may pass None.  Traffic: 8 bytes, then the size."""
         assert data is not None or self.row != root
         size = np.array([len(data or b"")], np.int64)
         self._broadcast(size, root)
@@ -227,7 +240,7 @@ class Transport(ABC):
         return Reports(floats, sizes, stops, *self._traffic(sent.nbytes, operations))
 
 
-def _row_names(rows: Sequence[int]) -> str:
+def _row_names(rows: Sequence[int], noun: str) -> str:
     """[3] -> "row 3"; [0, 1, 2, 5] -> "rows 0-2, 5"."""
     runs: list[list[int]] = []
     for row in rows:
@@ -236,13 +249,13 @@ def _row_names(rows: Sequence[int]) -> str:
         else:
             runs.append([row])
     spans = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
-    return f"row{'s' * (len(rows) > 1)} " + ", ".join(spans)
+    return f"{noun}{'s' * (len(rows) > 1)} " + ", ".join(spans)
 
 
 def _groups(transport: Transport, value: bytes) -> dict[bytes, list[int]]:
-    """Collective: which rows hold which value, in order of the first row."""
+    """Collective: which ranks hold which value, in order of the first."""
     groups: dict[bytes, list[int]] = {}
-    for row, theirs in enumerate(transport.all_gather(value)):
+    for row, theirs in enumerate(transport.everyone(value)):
         groups.setdefault(theirs, []).append(row)
     return groups
 
@@ -250,10 +263,11 @@ def _groups(transport: Transport, value: bytes) -> dict[bytes, list[int]]:
 def agree(transport: Transport, problem: str | None) -> None:
     """Collective: if any row has a problem, every row raises ConfigError with all; nobody waits for the dead."""
     groups = _groups(transport, (problem or "").encode())
+    ranks = sum(map(len, groups.values()))
     groups.pop(b"", None)
     if groups:
-        texts = [f"{_row_names(rows)}: {text.decode()}" for text, rows in groups.items()]
-        if len(groups) == 1 and len(next(iter(groups.values()))) == transport.rows:
+        texts = [f"{_row_names(rows, transport.noun)}: {text.decode()}" for text, rows in groups.items()]
+        if len(groups) == 1 and len(next(iter(groups.values()))) == ranks:
             texts = [text.decode() for text in groups]
         raise transport.everywhere(ConfigError("\n".join(texts)))
 
@@ -268,8 +282,8 @@ def check_same(transport: Transport, what: str, value: bytes | str, error: type[
         is_text = isinstance(value, str)
         texts = {raw: raw.decode(errors="replace") if is_text else raw.hex() for raw in groups}
         same = len(os.path.commonprefix(list(texts.values())))  # noqa: RUF071  characters are meant
-        held = [f"{_row_names(rows)}: {_shown(texts[raw], same)}" for raw, rows in groups.items()]
-        raise transport.everywhere(error(f"{what} differs between rows ({'; '.join(held)})"))
+        held = [f"{_row_names(rows, transport.noun)}: {_shown(texts[raw], same)}" for raw, rows in groups.items()]
+        raise transport.everywhere(error(f"{what} differs between {transport.noun}s ({'; '.join(held)})"))
 
 
 def _shown(text: str, same: int) -> str:
@@ -291,6 +305,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
-def lost(why: str, row: int | None = None) -> str:
+def lost(why: str, row: int | None = None, noun: str = "row") -> str:
     """The message of PeerLostError."""
-    return f"lost {'another row' if row is None else f'row {row}'} ({why}); unless it was killed, it says why itself"
+    who = f"another {noun}" if row is None else f"{noun} {row}"
+    return f"lost {who} ({why}); unless it was killed, it says why itself"

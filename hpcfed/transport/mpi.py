@@ -58,7 +58,7 @@ class MpiTransport(Transport):
         try:
             yield
         except self._mpi.Exception as error:
-            raise PeerLostError(lost(first_line(error))) from None
+            raise PeerLostError(lost(first_line(error), None, self.noun)) from None
 
     def _sum(self, vector: np.ndarray) -> None:
         with self._peers():

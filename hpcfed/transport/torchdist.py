@@ -45,7 +45,7 @@ class TorchTransport(Transport):
             channel = dist.PrefixStore(f"hpcfed/{launch.restart}", self._store)
             channel.set(f"here/{launch.rank}", "1")
             channel.wait([f"here/{rank}" for rank in range(launch.size)], START)
-            address = _own_address(launch, point)
+            address = own_address(launch, point)
             self._group: Any = _nccl(channel, launch) if backend == "nccl" else _gloo(channel, launch, address)
             self._watch = Watch(channel, self.row, self.rows, address or point.host, START.total_seconds())
         except (RuntimeError, ValueError, OSError) as error:
@@ -61,7 +61,11 @@ class TorchTransport(Transport):
             yield
         except RuntimeError as error:
             why = re.sub(r"^\[\S+\] ", "", first_line(error)).partition(". This is typically")[0]  # gloo's source line
-            raise PeerLostError(lost(why, self._watch.lost_row())) from None
+            raise PeerLostError(lost(why, self._watch.lost_row(), self.noun)) from None
+
+    def name_ranks(self) -> None:
+        super().name_ranks()
+        self._watch.noun = self.noun
 
     def _tensor(self, vector: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(vector).to(self._device)
@@ -143,7 +147,7 @@ def _nccl(store: dist.Store, launch: Launch) -> Any:
     return dist.ProcessGroupNCCL(store, launch.rank, launch.size, options)
 
 
-def _own_address(launch: Launch, point: MeetingPoint) -> str:
+def own_address(launch: Launch, point: MeetingPoint) -> str:
     """The address under which this rank's peers reach it; empty: gloo's own choice by host name."""
     if launch.one_host:
         return "127.0.0.1"  # works also where the host's name does not resolve

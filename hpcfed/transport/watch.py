@@ -32,6 +32,7 @@ class Watch:
 
     def __init__(self, store: dist.Store, row: int, rows: int, address: str, timeout: float) -> None:
         self._row = row
+        self.noun = "row"  # "rank" where several ranks make a row
         self._ending = False
         self._noticed = threading.Event()
         self._lost = -1
@@ -66,9 +67,8 @@ class Watch:
                 _send(peer, self._lost)
         threading.Event().wait(GRACE)
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(
-                f"hpcfed: rank {self._row} (row {self._row}): {lost('its connection closed', self._lost)}\n"
-            )
+            me = f"rank {self._row}" + (f" (row {self._row})" if self.noun == "row" else "")
+            sys.stderr.write(f"hpcfed: {me}: {lost('its connection closed', self._lost, self.noun)}\n")
         flush()
         os._exit(1)
 

@@ -83,7 +83,7 @@ def texts(tmp_path: Path, model: Path, data: Path, **values: Any) -> str:
         ({"clients__per_round": 1.5}, ["clients.per_round=1.5", "(0, 1]"]),
         ({"clients__partition": "natural"}, ["clients.id_column"]),
         ({"clients__partition": "shards", "clients__shards_per_client": 71}, ["clients.shards_per_client=71", "70"]),
-        ({"mesh__shards": 2}, ["mesh.shards=2", "mesh.shards=1"]),
+        ({"mesh__shards": 2}, ["mesh.shards=2 does not divide the 1 rank", "use one of [1]"]),
         ({"task__name": "sst"}, ["task.name='sst' is not a task", "did you mean sst"]),
         ({"task__name": "sst2"}, ["task.name='sst2' is about text", "image classifier"]),
         ({"model__name": "./nowhere"}, ["model.name='./nowhere'", "there is no such folder"]),

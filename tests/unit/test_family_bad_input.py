@@ -76,6 +76,10 @@ def trained(out: Path, **values: Any) -> list[Any]:
         (FIVE | {"attack__kind": "random", "attack__scale": 0}, ["attack.scale=0", "greater than 0"]),
         ({"a__name": "mezo", "attack__kind": "reverse"}, ['attack.kind="reverse"', "mezo"]),
         ({"a__name": "fedavg", "attack__kind": "collude"}, ['attack.kind="collude"', "fedavg"]),
+        # rows of several ranks
+        ({"a__name": "fedsgd", "mesh__shards": 2}, ["mesh.shards=2", "fedsgd needs gradients", "mesh.shards=1"]),
+        ({"a__name": "fedavg", "mesh__shards": 2}, ["mesh.shards=2", "fedavg needs gradients", "mesh.shards=1"]),
+        ({"mesh__shards": 2}, ["mesh.shards=2", "does not divide the 1 rank", "use one of [1]"]),
         # privacy
         ({"privacy__mechanism": "central"}, ["privacy.epsilon"]),
         ({"privacy__epsilon": 1}, ['privacy.mechanism="none"', "central"]),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcfed.layout import Piece, layout_hash
+from hpcfed.layout import Piece, Slice, layout_hash
 from hpcfed.noise import fill_
 from hpcfed.seeds import name_key
 
@@ -42,6 +43,18 @@ def test_columns_of_a_shard_and_a_part_of_them():
     assert columns.numel == want.numel()
     assert torch.equal(drawn(columns).view(ROWS, -1), want)
     assert torch.equal(drawn(columns.part(3 * (high - low), 9 * (high - low))).view(6, -1), want[3:9])
+
+
+@pytest.mark.parametrize("shape", [(ROWS, WIDTH), (ROWS * WIDTH,), (ROWS, 7, 10)], ids=str)
+@pytest.mark.parametrize("runs", [[(0, 2)], [(1, 4)], [(0, 1), (3, 5)]], ids=str)
+def test_a_slice_is_what_index_select_takes(shape, runs):
+    for dim in range(len(shape)):
+        index = np.concatenate([np.arange(a, b) for a, b in runs])[: shape[dim]]
+        index = index[index < shape[dim]]
+        found = Slice(shape, dim, index).piece("layer.weight")
+        want = Z.view(shape).index_select(dim, torch.from_numpy(index))
+        assert found.numel == want.numel()
+        assert torch.equal(drawn(found), want.flatten())
 
 
 def test_the_layout_hash_sees_names_and_shapes_and_no_order():

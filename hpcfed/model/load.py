@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config import ModelConfig
-from .errors import ConfigError
-from .layout import Piece
-from .noise import fill_
-from .seeds import derive
+from ..config import ModelConfig
+from ..errors import ConfigError
+from ..layout import Piece
+from ..noise import fill_
+from ..seeds import derive
 
 SHIPPED = {"digits-vit": "digits"}  # model name -> folder in recipes/
 HEAD_STD = 0.02
@@ -67,7 +67,7 @@ def model_path(name: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and warnings of transformers: what matters is raised as an error."""
     from transformers.utils import logging
 
@@ -95,12 +95,12 @@ def _unreadable(config: ModelConfig, what: str, e: BaseException) -> ConfigError
     )
 
 
-def _load_config(config: ModelConfig) -> Any:
+def load_config(config: ModelConfig) -> Any:
     from transformers import AutoConfig
 
     path = model_path(config.name)
     try:
-        with _quiet():
+        with quiet():
             return AutoConfig.from_pretrained(path, revision=config.revision or "main")
     except Exception as e:  # whatever a malformed config.json makes the library raise
         raise _unreadable(config, "configuration", e) from None
@@ -110,7 +110,7 @@ def model_kind(config: ModelConfig) -> str:
     """What the model is by its own configuration: causal-lm, masked-lm, sequence- or image-classification."""
     from transformers.models.auto import modeling_auto as auto
 
-    found = _load_config(config)
+    found = load_config(config)
     for architecture in found.architectures or ():
         for ending, kind in _ENDINGS.items():
             if architecture.endswith(ending):
@@ -133,13 +133,13 @@ def load_processor(config: ModelConfig, kind: str) -> Any:
 
     A causal tokenizer's model_input_names has "position_ids" if the model takes them.  Raises ConfigError.
     """
-    found = _load_config(config)
+    found = load_config(config)
     if kind == "image-classification":
         return _image_processor(config, found)
     from transformers import AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(model_path(config.name), revision=config.revision or "main")
     except Exception as e:
         raise _unreadable(config, "tokenizer", e) from None
@@ -218,13 +218,29 @@ def _image_size(raw: dict[str, Any], native: Any) -> tuple[int, int, int | None]
 
 
 def _model_class(config: ModelConfig, found: Any, kind: str) -> Any:
-    import transformers
-
-    table = getattr(transformers, _AUTO[kind])._model_mapping
+    table = auto_class(kind)._model_mapping
     if type(found) not in table:
         raise ConfigError(f"model.name={config.name!r}: {found.model_type} models have no {kind} form")
     entry = table[type(found)]
     return entry[0] if isinstance(entry, tuple) else entry
+
+
+def auto_class(kind: str) -> Any:
+    """transformers' class that makes models of this kind."""
+    import transformers
+
+    return getattr(transformers, _AUTO[kind])
+
+
+def label_options(config: ModelConfig, found: Any, kind: str, labels: Sequence[str]) -> dict[str, Any]:
+    """What of a classifier's configuration follows from the task."""
+    options: dict[str, Any] = {}
+    if kind.endswith("classification"):
+        if len(labels) != found.num_labels:
+            options = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+        if kind == "sequence-classification" and found.pad_token_id is None:
+            options["pad_token_id"] = load_processor(config, kind).pad_token_id
+    return options
 
 
 def load_model(config: ModelConfig, kind: str, labels: Sequence[str] = ()) -> nn.Module:
@@ -233,21 +249,12 @@ def load_model(config: ModelConfig, kind: str, labels: Sequence[str] = ()) -> nn
     labels: class names of a classifier; a checkpoint's head for another number of classes is replaced by a new one.
     Raises ConfigError if the folder or hub name has no such model in safetensors.
     """
-    import transformers
-
-    path, found = model_path(config.name), _load_config(config)
-    _model_class(config, found, kind)
-    _check_weights(config, Path(path))
-    options: dict[str, Any] = {}
-    if kind.endswith("classification"):
-        if len(labels) != found.num_labels:
-            options = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-        if kind == "sequence-classification" and found.pad_token_id is None:
-            options["pad_token_id"] = load_processor(config, kind).pad_token_id
+    path, found = model_path(config.name), checked_config(config, kind)
+    options = label_options(config, found, kind, labels)
     try:
         # New weights come from torch's global generator at first; it is restored, and they are overwritten below.
-        with _quiet(), torch.random.fork_rng(devices=[]):
-            model, info = getattr(transformers, _AUTO[kind]).from_pretrained(
+        with quiet(), torch.random.fork_rng(devices=[]):
+            model, info = auto_class(kind).from_pretrained(
                 path,
                 revision=config.revision or "main",
                 dtype=getattr(torch, config.dtype),
@@ -258,11 +265,19 @@ def load_model(config: ModelConfig, kind: str, labels: Sequence[str] = ()) -> nn
             )
     except Exception as e:  # OSError, SafetensorError, KeyError ...: the library has no common base
         raise _unreadable(config, "weights", e) from None
-    _new_head(config, model, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}, kind)
+    new_head(config, model, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}, kind)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     assert isinstance(model, nn.Module)
     return model.eval().requires_grad_(False)
+
+
+def checked_config(config: ModelConfig, kind: str) -> Any:
+    """transformers' config of a model that has a form of this kind and weights to load; ConfigError if not."""
+    found = load_config(config)
+    _model_class(config, found, kind)
+    _check_weights(config, Path(model_path(config.name)))
+    return found
 
 
 def _check_weights(config: ModelConfig, folder: Path) -> None:
@@ -276,7 +291,7 @@ def _check_weights(config: ModelConfig, folder: Path) -> None:
     raise ConfigError(f"model.name={config.name!r}: no model.safetensors in the folder, {cure}")
 
 
-def _new_head(config: ModelConfig, model: Any, new: set[str], kind: str) -> None:
+def new_head(config: ModelConfig, model: Any, new: set[str], kind: str) -> None:
     """Give the parameters that the checkpoint lacks their values; only a classifier's head may be lacking."""
     trunk, classifier = model.base_model_prefix + ".", kind.endswith("classification")
     lost = sorted(name for name in new if not classifier or (name.startswith(trunk) and ".pooler." not in name))
@@ -302,7 +317,7 @@ def save_model(model: nn.Module, base: str, out: Path) -> None:
     """Write a folder that from_pretrained loads: weights, configuration, the base model's tokenizer or image files."""
     folder = Path(model_path(base))
     try:
-        with _quiet():
+        with quiet():
             model.save_pretrained(out)  # type: ignore[operator]
         for pattern in ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "preprocessor_config.json"):
             for file in folder.glob(pattern):

@@ -1,0 +1,17 @@
+"""The base model: load.py loads a whole one, shards.py a part of one, spread over the ranks of a row by DeepSpeed."""
+
+from __future__ import annotations
+
+from .load import HEAD_STD, load_model, load_processor, model_kind, save_model
+from .shards import load_shard, save_shards, without_sums
+
+__all__ = [
+    "HEAD_STD",
+    "load_model",
+    "load_processor",
+    "load_shard",
+    "model_kind",
+    "save_model",
+    "save_shards",
+    "without_sums",
+]

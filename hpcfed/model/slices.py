@@ -1,0 +1,134 @@
+"""A shard's part of a checkpoint, read slice by slice, so that no rank ever holds the whole model.
+
+    model = empty_model(config, kind, labels)             parameters without memory, buffers as they should be
+    slices = spread_model(model, row)                     shards.py: now with memory, for this shard's part
+    fill(model, slices, config, kind)                     read
+
+Reads safetensors, in one file or in several, of a folder or of the hub.  Raises Unreadable for a checkpoint whose names
+are not the model's own (transformers renames those of some old ones); such a model is loaded whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..layout import Slice
+from .load import auto_class, label_options, load_config, model_path, new_head, quiet
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+
+
+class Unreadable(Exception):
+    """A checkpoint that cannot be read name by name."""
+
+
+def empty_model(config: ModelConfig, kind: str, labels: Sequence[str]) -> nn.Module:
+    """What load_model gives, with parameters on torch's meta device."""
+    found = load_config(config)
+    for key, value in label_options(config, found, kind, labels).items():
+        setattr(found, key, value)
+    with quiet(), torch.random.fork_rng(devices=[]), _without_memory():
+        model = auto_class(kind).from_config(found, dtype=getattr(torch, config.dtype))
+    assert isinstance(model, nn.Module)
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False
+    return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Inside, a parameter loses its memory once a module has it, before anything is written there."""
+    register = nn.Module.register_parameter
+
+    def empty(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and not param.is_meta:  # one on meta may be tied: it must stay the same object
+            param = nn.Parameter(param.data.to("meta"), requires_grad=param.requires_grad)
+        register(module, name, param)
+
+    with mock.patch.object(nn.Module, "register_parameter", empty):
+        yield
+
+
+def fill(model: Any, slices: Mapping[str, Slice], config: ModelConfig, kind: str) -> None:
+    """Read this shard's part of every parameter and persistent buffer; give a classifier's new head its values."""
+    files = _files(config)
+    prefix, new = model.base_model_prefix + ".", set()
+    aliases: dict[int, list[str]] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        aliases.setdefault(id(p), []).append(name)
+    wanted = {names[0]: names for names in aliases.values()}
+    tensors, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    persistent = {name: b for name, b in model.state_dict(keep_vars=True).items() if name in buffers}
+    for name, tensor in (tensors | persistent).items():
+        known = [alias for given in wanted.get(name, [name]) for alias in (given, given.removeprefix(prefix))]
+        key = next((alias for alias in known if alias in files), None)
+        if key is None or not _read(files[key], key, tensor, slices.get(name)):
+            new.add(name)
+    if new:
+        if new & slices.keys() or new & persistent.keys() or not kind.endswith("classification"):
+            raise Unreadable
+        new_head(config, model, new, kind)
+
+
+@torch.no_grad()
+def _read(file: Path, key: str, into: Tensor, part: Slice | None) -> bool:
+    """into <- the part of the file's tensor, in into's dtype; False if that has another shape than the model's."""
+    with safe_open(file, "pt") as opened:  # anew for each: an open file keeps all pages that were read of it
+        stored = opened.get_slice(key)
+        if tuple(stored.get_shape()) != (part.shape if part else tuple(into.shape)):
+            return False
+        if part is None:
+            into.copy_(stored[:] if into.dim() else opened.get_tensor(key))
+            return True
+        done = 0
+        for low, high in _runs(part.index):
+            read = stored[low:high] if part.dim == 0 else stored[:, low:high]
+            into.narrow(part.dim, done, high - low).copy_(read)
+            done += high - low
+    return True
+
+
+def _runs(index: np.ndarray) -> list[tuple[int, int]]:
+    """[3, 4, 5, 9] -> [(3, 6), (9, 10)]."""
+    breaks = np.flatnonzero(np.diff(index) != 1) + 1
+    return [(int(run[0]), int(run[-1]) + 1) for run in np.split(index, breaks) if len(run)]
+
+
+def _files(config: ModelConfig) -> dict[str, Path]:
+    """Which safetensors file has which tensor."""
+    from transformers.utils import cached_file
+
+    def find(name: str) -> Path | None:
+        found = cached_file(
+            model_path(config.name),
+            name,
+            revision=config.revision or "main",
+            _raise_exceptions_for_missing_entries=False,
+        )
+        return Path(found) if found else None
+
+    try:
+        with quiet():
+            index = find(INDEX)
+            names = set(json.loads(index.read_text())["weight_map"].values()) if index else {SINGLE}
+            paths = [find(name) for name in sorted(names)]
+        found: dict[str, Path] = {}
+        for path in paths:
+            if path is None:
+                raise Unreadable
+            with safe_open(path, "pt") as opened:
+                found |= dict.fromkeys(opened.keys(), path)
+    except (OSError, ValueError, KeyError, SafetensorError):
+        raise Unreadable from None
+    return found
