@@ -240,7 +240,7 @@ class Transport(ABC):
         return Reports(floats, sizes, stops, *self._traffic(sent.nbytes, operations))
 
 
-def _row_names(rows: Sequence[int], noun: str) -> str:
+def _row_names(rows: Sequence[int], noun: str = "row") -> str:
     """[3] -> "row 3"; [0, 1, 2, 5] -> "rows 0-2, 5"."""
     runs: list[list[int]] = []
     for row in rows:

@@ -1,0 +1,234 @@
+"""Rows of several ranks: one orbit, one fingerprint, however many ranks hold the model; live runs agree on everything.
+
+Sharded sums are rounded in another order, so a slope that is almost 0 may have the other sign: how often is counted.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, MptConfig, MptForCausalLM
+
+from hpcfed.build import build_pool, build_problem, make_header
+from hpcfed.config import ModelConfig
+from hpcfed.model import load_model
+from hpcfed.orbit import load_any, pack_signs, seal
+from hpcfed.replay import replay
+from hpcfed.weights import Weights
+from tests.ranks import shard_checks
+from tests.ranks.harness import fails, launch, mpirun
+from tests.ranks.shard_checks import DTYPES, FAMILIES, LAUNCHES, ROUNDS, VARIANTS, killed, recipe_of
+from tests.small import VOCABULARY, save_tiny_folder, tiny_config, tiny_sst2, tiny_tokenizer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_deepspeed() -> None:
+    if importlib.util.find_spec("deepspeed") is None:
+        reason = "deepspeed is not installed; pip install deepspeed"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Model folders, data, and an orbit with given votes for every family and dtype, made in one process."""
+    tmp = tmp_path_factory.mktemp("shards")
+    tiny_sst2(tmp)
+    for family in ("opt", "llama", "roberta"):
+        save_tiny_folder(tmp, family).rename(tmp / family)
+    _group_queries(tmp / "llama")
+    _fuse_queries(tmp / "mpt")
+    for family in FAMILIES:
+        for dtype in DTYPES:
+            recipe = recipe_of(str(tmp), family, f"model.dtype={dtype}", "algorithm.directions=2")
+            problem = build_problem(recipe)
+            header = make_header(recipe, problem, build_pool(recipe, problem.task.train))
+            votes = np.random.default_rng(7).choice([-1, 1], (ROUNDS, 2))
+            payloads = [pack_signs(signs) for signs in votes]
+            replay(header, payloads, problem.weights)
+            seal(tmp / f"{family}-{dtype}.safetensors", header, payloads, problem.weights.fingerprint())
+    return str(tmp)
+
+
+def _group_queries(path: Path) -> None:
+    """Make the Llama one of 8 query heads and 4 key-value heads, so that 2 and 3 shards have some of each, in files."""
+    config = LlamaConfig(
+        **tiny_config("llama").to_dict() | {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 4}
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = LlamaForCausalLM(config)
+        for name, p in model.named_parameters():
+            p.data = (1.0 if p.dim() == 1 and name.endswith("weight") else 0.0) + 0.2 * torch.randn(p.shape)
+    (path / "model.safetensors").unlink()
+    model.save_pretrained(path, max_shard_size="40KB")
+    assert (path / "model.safetensors.index.json").exists()
+
+
+def _fuse_queries(path: Path) -> None:
+    """An MPT, whose queries, keys and values are one weight: a shard holds three runs of its rows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        model = MptForCausalLM(MptConfig(vocab_size=VOCABULARY, d_model=32, n_layers=2, n_heads=4, max_seq_len=128))
+        for p in model.parameters():
+            p.data = (1.0 if p.dim() == 1 else 0.0) + 0.2 * torch.randn(p.shape)
+    model.save_pretrained(path)
+    tiny_tokenizer("opt").save_pretrained(path)
+
+
+@pytest.fixture(scope="module")
+def orbits(folder: str) -> dict[str, str | None]:
+    """The fingerprint that each orbit leads to, as one process found."""
+    return {f"{f}-{d}": load_any(Path(folder, f"{f}-{d}.safetensors")).fingerprint for f in FAMILIES for d in DTYPES}
+
+
+@pytest.fixture(scope="module")
+def launched(folder: str) -> dict[str, list[Any]]:
+    """What the ranks of each launch found."""
+    out = Path(folder, "launched")
+    out.mkdir()
+    done = launch("ranks", 1, [shard_checks.__file__, folder, str(out)], timeout=240)
+    assert done.code == 0, done.output
+    files = {name: [Path(out, name, f"{rank}.json") for rank in range(n)] for name, n in LAUNCHES.items()}
+    return {name: [json.loads(file.read_text()) for file in found] for name, found in files.items()}
+
+
+@pytest.fixture(scope="module")
+def two(launched: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return launched["alone_and_spread"]
+
+
+@pytest.fixture(scope="module")
+def four(launched: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return launched["live"]
+
+
+def test_one_orbit_on_two_shards(two: list[dict[str, Any]], orbits: dict[str, str]) -> None:
+    assert [found["replayed"] for found in two] == [orbits] * 2
+
+
+def test_one_orbit_on_three_shards_of_uneven_size(launched: dict[str, list[Any]], orbits: dict[str, str]) -> None:
+    assert launched["three"] == [orbits] * 3
+
+
+def test_a_spread_model_is_saved_as_a_folder(two: list[Any], folder: str, orbits: dict[str, str]) -> None:
+    for family, kind in (("opt", "causal-lm"), ("llama", "causal-lm"), ("mpt", "causal-lm"), ("roberta", "masked-lm")):
+        for dtype in DTYPES:
+            path = Path(folder, f"saved-{family}-{dtype}-2")
+            model = load_model(ModelConfig(name=str(path), dtype=dtype), kind)
+            assert Weights(model).fingerprint() == orbits[f"{family}-{dtype}"]
+            assert (path / "tokenizer.json").exists()
+
+
+def test_traps(two: list[dict[str, Any]]) -> None:
+    for found in (each["traps"] for each in two):
+        assert found["random state kept"] and found["tied"] and found["ranks of the world"] == 2
+        assert found["right"] == "nothing"
+        assert "ConfigError: mesh.shards=2: the shards compute logits that are" in found["wrong group"]
+        assert "ConfigError: mesh.shards=2: the shards cannot compute (RuntimeError" in found["misfit"]
+        assert found["shards differ"].startswith("DivergedError: the 2 shards of a row differ in parameters")
+        assert found["one shard fails"] == "ConfigError: this shard cannot go on"
+        assert "the shards hold other weights than the whole model" in found["exchanged"]
+        assert found["left out"] == ["mesh.check left out: the whole model takes over a quarter of the free memory"]
+
+
+def test_slopes_agree_with_those_of_whole_models(two: list[Any], four: list[Any], capsys: Any) -> None:
+    """Given the same votes, two rows of two shards and two rows of one follow the same directions with the same
+    weights; how many votes would differ is printed."""
+    assert [found["place"] for found in four] == [[0, 0, 0], [0, 1, 1], [1, 0, 2], [1, 1, 3]]
+    for dtype in DTYPES:
+        whole = np.concatenate([found["slopes"][dtype] for found in two], 1)
+        spread = np.concatenate([four[rank]["slopes"][dtype] for rank in (0, 2)], 1)
+        assert whole.shape == spread.shape == (ROUNDS, 6, 2)
+        for shard in (1, 3):
+            assert four[shard]["slopes"] == four[shard - 1]["slopes"]
+        differ = np.sign(whole) != np.sign(spread)
+        with capsys.disabled():
+            print(f"\n{dtype}: {differ.sum()} of {differ.size} votes differ;", end=" ")
+            print(f"slopes of size {np.std(whole):.2g} are {np.std(spread - whole):.2g} apart")
+        if dtype == "float32":
+            np.testing.assert_allclose(spread, whole, atol=0.01 * np.std(whole))
+            assert (np.abs(whole[differ]) < 0.01 * np.std(whole)).all()
+        else:
+            assert np.corrcoef(spread.ravel(), whole.ravel())[0, 1] > 0.9
+
+
+def test_live_runs_on_two_rows_of_two(four: list[dict[str, Any]], folder: str) -> None:
+    for found in four:
+        assert found["runs"] == four[0]["runs"]
+        assert [found["runs"][name][1:3] for name in VARIANTS] == [["finished", ROUNDS]] * len(VARIANTS)
+        assert found["runs"]["feedsign"][-2:] == [2, 2]
+    assert len({run[0] for run in four[0]["runs"].values()}) == len(VARIANTS)
+    summary = json.loads(Path(folder, "feedsign", "summary.json").read_text())
+    assert summary["wire_payload_bytes"] == 3 * ROUNDS
+
+
+def test_a_live_run_replays_on_one_rank(four: list[dict[str, Any]], folder: str) -> None:
+    orbit = load_any(Path(folder, "feedsign", "orbit.safetensors"))
+    problem = build_problem(recipe_of(folder, "opt"))
+    assert problem.weights.fingerprint() == orbit.header.base_fingerprint
+    replay(orbit.header, orbit.payloads, problem.weights)
+    assert problem.weights.fingerprint() == orbit.fingerprint == four[0]["runs"]["feedsign"][0]
+
+
+def test_a_signal_to_any_rank_ends_all(four: list[dict[str, Any]]) -> None:
+    assert len({json.dumps(found["stopped"]) for found in four}) == 1
+    assert four[0]["stopped"][1] == "interrupted" and 5 <= four[0]["stopped"][2] < 40
+    assert all(found["resumed"] == four[0]["undisturbed"] for found in four)
+
+
+PHOENIX = """
+import os, signal
+import torch, torch.distributed as dist
+from hpcfed.env import discover
+from hpcfed.transport import choose, guard, spread
+launch = discover()
+with guard(launch):
+    transport = choose(launch)
+with guard(transport):
+    transport = spread(transport, launch, 2)
+    found = torch.tensor([1])
+    dist.all_reduce(found)
+    if launch.restart == 0 and launch.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.all_reduce(found)
+    transport.barrier()
+    print(f"risen: {int(found) // 2}", flush=True)
+    transport.close()
+"""
+
+
+def test_torchrun_restarts_a_row(tmp_path: Path) -> None:
+    """The row's default world is built anew, on a store that has no address of the dead attempt."""
+    (tmp_path / "phoenix.py").write_text(PHOENIX)
+    finished = launch("torchrun", 2, ["--max-restarts=1", str(tmp_path / "phoenix.py")])
+    assert finished.code == 0 and finished.output.count("risen: 2") == 2, finished.output
+
+
+def test_a_killed_shard_is_said_in_one_line(folder: str) -> None:
+    output = fails(2, killed, folder).output
+    assert "hpcfed: rank 0" in output and ("lost another shard (" in output or "lost rank 1 (" in output), output
+    assert "Traceback" not in output
+
+
+def test_the_command_under_mpirun(folder: str) -> None:
+    """Four ranks in rows of two; then two ranks replay the result as one row."""
+    mpirun()
+    recipe = Path(folder, "feedsign", "recipe.toml")
+    out = Path(folder, "mpirun")
+    argv = ["-m", "hpcfed", "train", str(recipe), "--set", "rounds=5", "--out", str(out), "--quiet"]
+    done = launch("mpirun", 4, argv, timeout=180)
+    assert done.code == 0, done.output
+    fingerprint = json.loads((out / "summary.json").read_text())["fingerprint"]
+    done = launch("mpirun", 2, ["-m", "hpcfed", "orbit", "verify", str(out), "--base", f"{folder}/opt"])
+    assert done.code == 0 and done.output.count(f"replay gives fingerprint {fingerprint}, as the run did") == 1, (
+        done.output
+    )
