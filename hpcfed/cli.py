@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import __version__
+from . import __version__, cli_cluster
 from .env import Launch, describe, discover
 from .errors import ConfigError, HpcfedError
 
@@ -55,6 +56,8 @@ def train(
     from .config import load_recipe
     from .transport import guard
 
+    # Slurm may ask for the end while torch still loads: the signal waits until train() listens, else it kills the rank.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     launch = discover()
     wanted, transport = _meet(launch, lambda: load_recipe(recipe, set_ or []))
     with guard(transport):
@@ -89,20 +92,13 @@ def _meet(launch: Launch, load: Callable[[], Recipe]) -> tuple[Recipe, Transport
     return wanted, transport
 
 
-#: Settings that a resumed run may change: the result does not depend on them.
-MAY_CHANGE = (
-    "eval_every", "eval_batch", "log_every", "check_every", "save_every", "tensorboard", "mesh.transport", "mesh.check",
-    "algorithm.ballot", "algorithm.walk_copy",
-)  # fmt: skip
-
-
 def _train(
     recipe: Recipe, transport: Transport, launch: Launch, out: Path, resume: bool, force: bool, quiet: bool
 ) -> dict[str, Any]:
     """One rank's part of a training run: enter the run folder (row 0), build, train."""
     from .config import to_toml
     from .keeper import Keeper, build_together, together
-    from .runlog import RunFolder
+    from .runlog import MAY_CHANGE, RunFolder
     from .train import train
 
     def enter() -> RunFolder | None:
@@ -340,6 +336,16 @@ def privacy(
     from .privacy import forecast
 
     privacy_table(forecast(epsilon, rounds, rate, delta, budget), rounds, rate, delta, budget)
+
+
+app.command(
+    epilog="Example: hpcfed submit digits --nodes 4 --time 01:00:00 --mpi pmix --wait; --dry-run shows the script"
+)(cli_cluster.submit)
+
+
+app.command(
+    epilog="Example: srun --nodes 2 --ntasks-per-node 4 hpcfed doctor digits --out runs/digits; any other launcher too"
+)(cli_cluster.doctor)
 
 
 @app.command(epilog="Example: hpcfed version")

@@ -159,7 +159,8 @@ def first_host(nodelist: str) -> str:
     return "".join(part or "" for part in found.groups()) if found else nodelist
 
 
-def _resolves(host: str) -> bool:
+def resolves(host: str) -> bool:
+    """Whether a host name has an address here."""
     try:
         return bool(socket.getaddrinfo(host, None))
     except OSError:
@@ -167,18 +168,18 @@ def _resolves(host: str) -> bool:
 
 
 def meeting_point(
-    launch: Launch, environ: Mapping[str, str] = os.environ, resolves: Callable[[str], bool] = _resolves
+    launch: Launch, environ: Mapping[str, str] = os.environ, known: Callable[[str], bool] = resolves
 ) -> MeetingPoint:
     """Where the ranks find each other without MPI; MASTER_ADDR and MASTER_PORT win, Slurm's own variables come next.
 
-    resolves: whether a host name has an address.
+    known: whether a host name has an address.
     """
     host, port = environ.get("MASTER_ADDR", ""), _integer(environ, "MASTER_PORT", 0)
     if launch.launcher == "slurm":
         # Rank 0 serves the store, so this is its node. The port follows from job and step: all ranks find the same.
         # Where node names do not resolve, the node that srun ran on is next best: in a batch job that is the same one.
         first = "127.0.0.1" if launch.one_host else first_host(environ.get("SLURM_STEP_NODELIST", ""))
-        host = host or (first if resolves(first) else environ.get("SLURM_LAUNCH_NODE_IPADDR", first))
+        host = host or (first if known(first) else environ.get("SLURM_LAUNCH_NODE_IPADDR", first))
         job, step = (_integer(environ, "SLURM_JOB_ID", 0), _integer(environ, "SLURM_STEP_ID", 0))
         port = port or 10000 + (job * 37 + step) % 20000
     if not host or not 0 < port < 65536:

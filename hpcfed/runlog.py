@@ -33,6 +33,11 @@ JOURNAL, ORBIT, WEIGHTS, LOCK = "journal", "orbit.safetensors", "weights.safeten
 FORMAT = "hpcfed-run"  # in env.json: tells a run that died before its first round from files that are not ours
 # In the order in which --force moves them: summary.json last, so that a crash in between leaves no half-known run.
 FILES = (ORBIT, WEIGHTS, JOURNAL, METRICS, PARTITION, RECIPE, ENV, SUMMARY)
+#: Settings that a resumed run may change: the result does not depend on them.
+MAY_CHANGE = (
+    "eval_every", "eval_batch", "log_every", "check_every", "save_every", "tensorboard", "mesh.transport", "mesh.check",
+    "algorithm.ballot", "algorithm.walk_copy",
+)  # fmt: skip
 GO_ON = "free space and go on with --resume"
 STATUSES = ("finished", "interrupted", "budget spent")
 REQUIRED_KEYS = (

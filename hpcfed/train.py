@@ -284,8 +284,10 @@ def _stopping(state: State) -> Iterator[None]:
 
     signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     before = [signal.signal(number, ask) for number in signals]
+    held = signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # what came earlier is heard now
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)

@@ -31,6 +31,7 @@ __all__ = [
     "fail",
     "first_line",
     "guard",
+    "speaks_mpi",
     "spread",
 ]
 
@@ -44,7 +45,7 @@ def choose(launch: Launch, setting: Literal["auto", "torch", "mpi"] = "auto", de
     """
     if launch.size == 1:
         return SoloTransport()
-    if setting == "mpi" or (setting == "auto" and _speaks_mpi(launch)):
+    if setting == "mpi" or (setting == "auto" and speaks_mpi(launch)):
         from .mpi import MpiTransport
 
         return MpiTransport(launch)
@@ -62,7 +63,8 @@ def spread(everybody: Transport, launch: Launch, shards: int, device: str = "cpu
     return over(everybody, launch, shards, device)
 
 
-def _speaks_mpi(launch: Launch) -> bool:
+def speaks_mpi(launch: Launch) -> bool:
+    """Whether mesh.transport="auto" means MPI: the launcher speaks PMI, and mpi4py finds a library."""
     if launch.launcher in ("openmpi", "mpich"):
         return True
     if launch.launcher != "slurm" or not {"PMIX_RANK", "PMI_RANK"} & os.environ.keys():
@@ -93,7 +95,7 @@ def fail(where: Transport | Launch, error: BaseException) -> NoReturn:
         if not shared:
             where.abort(code if isinstance(code, int) else 1)
         _leave_together(where)
-    elif where.size > 1 and _speaks_mpi(where):
+    elif where.size > 1 and speaks_mpi(where):
         _abort_early()
     raise SystemExit(code)
 

@@ -27,7 +27,8 @@ ROWS = (
     ("build",),
     ("keeper",),
     ("train",),
-    ("submit", "plots"),
+    ("submit", "plots", "doctor"),
+    ("cli_cluster",),
     ("cli",),
     ("__main__",),
 )
@@ -44,7 +45,7 @@ FENCES = {
     "numba": ("noise",),
     "matplotlib": ("plots",),
     "torch.utils.tensorboard": ("display",),
-    "typer": ("cli",),
+    "typer": ("cli", "cli_cluster"),
     "pickle": (),
     "random": (),  # every draw has an address
 }
