@@ -1,14 +1,16 @@
-"""Directions, perturbed weights, moves and fingerprints of torch tensors on the CPU (noise spec v1).
+"""Directions, perturbed weights, moves and fingerprints of torch tensors (noise spec v1).
 
     fill_(out, seed, piece, distribution)                             out = z
     perturb(w, plus, minus, seed, mu, piece, distribution)            plus, minus = w + mu z, w - mu z, one draw of z
+    perturb_rows(w, rows, plus, minus, ...)                           the same for some rows of w
     move_(w, seeds, coefficients, piece, distribution, rounding)      w = w - c z for every (seed, c), one sweep
     move_(..., once=True)                                             the same, rounded to w's dtype only at the end
     fingerprint(tensor, piece)                                        128 bits, summable over disjoint pieces
 
 Tensors are contiguous and hold the elements of `piece` in order, in any shape; weights are float32, bfloat16 or
-float16.
-Promise: results are functions of the arguments alone, whatever the pieces, the chunks and the number of threads.
+float16. CPU tensors are computed here, by Numba (cpu.py); those of a CUDA device there, by Triton (triton.py).
+Promise: results are functions of the arguments alone, whatever the pieces, the chunks, the number of threads and the
+device.
 
 Threads: the caller and a pool of our own take chunks of a large tensor from one queue; the kernels hold no GIL. Not
 Numba's prange, whose threading layers start a second OpenMP or TBB beside torch's.
@@ -27,11 +29,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..layout import Piece
 from . import cpu, cpu_hash
 from .spec import DISTRIBUTIONS, MASK, ROUNDINGS, add_fingerprints, fingerprint_key, normal_table
 
-__all__ = ["DISTRIBUTIONS", "ROUNDINGS", "add_fingerprints", "fill_", "fingerprint", "move_", "perturb", "set_threads"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "ROUNDINGS",
+    "add_fingerprints",
+    "fill_",
+    "fingerprint",
+    "move_",
+    "perturb",
+    "perturb_rows",
+    "set_threads",
+]
 
 CHUNK = 32_768  # draws; less than two of these are not worth waking a thread for
 
@@ -105,6 +118,17 @@ def _signed(x: int) -> int:
     return x - (x >> 63 << 64)
 
 
+def _device_engine(tensor: Tensor) -> Any:
+    """triton.py, for a tensor that is not on the CPU; the only place where a device is chosen."""
+    if tensor.device.type != "cuda":
+        raise ConfigError(f"a tensor on {tensor.device}: directions are drawn on CPUs and on CUDA devices")
+    try:
+        from . import triton
+    except ImportError as error:
+        raise ConfigError(f"weights on {tensor.device} need Triton ({error}): pip install 'hpcfed[gpu]'") from None
+    return triton
+
+
 def _fits(tensor: Tensor, piece: Piece) -> int:
     n = tensor.numel()
     assert tensor.is_contiguous() and tensor.device.type == "cpu", "the CPU engine takes contiguous CPU tensors"
@@ -120,6 +144,8 @@ def _fingerprint_keys(key: int, dtype: torch.dtype) -> tuple[int, ...]:
 
 def fill_(out: Tensor, seed: int, piece: Piece, distribution: str) -> None:
     """out <- z of a piece, to nearest in out's dtype. out: float32, bfloat16 or float16 [piece.numel]."""
+    if out.device.type != "cpu":
+        return _device_engine(out).fill_(out, seed, piece, distribution)
     total = _fits(out, piece)
     code, kind, starts, length = _DISTRIBUTION[distribution], _KIND[out.dtype], piece.starts, piece.length
     at, key, seed = out.data_ptr(), _signed(piece.key), _signed(seed)
@@ -134,6 +160,8 @@ def perturb(
     mu z and the sum are each rounded to float32, then to nearest even in w's dtype, which plus and minus share.
     minus = None skips that side. The three do not overlap.
     """
+    if w.device.type != "cpu":
+        return _device_engine(w).perturb(w, plus, minus, seed, mu, piece, distribution)
     total = _fits(w, piece)
     assert plus.dtype == w.dtype and _fits(plus, piece) == total
     assert minus is None or (minus.dtype == w.dtype and _fits(minus, piece) == total)
@@ -145,6 +173,26 @@ def perturb(
         cpu.perturb(at, up, down, starts, length, lo, hi, key, seed, mu, code, kind, _TABLE_ADDRESS)
 
     _spread(kernel, piece, total)
+
+
+def perturb_rows(
+    w: Tensor,
+    rows: Tensor,
+    plus: Tensor,
+    minus: Tensor | None,
+    seed: int,
+    mu: float,
+    piece: Piece,
+    distribution: str,
+) -> None:
+    """plus <- w[rows] + mu z[rows] and minus <- w[rows] - mu z[rows], as perturb; only those rows of z are drawn.
+
+    w: the whole of a parameter, [V, ...], and piece its piece.  rows: int64 [n] on w's device.  plus, minus: [n, ...].
+    """
+    if w.device.type != "cpu":
+        return _device_engine(w).perturb_rows(w, rows, plus, minus, seed, mu, piece, distribution)
+    found = piece.rows(rows.numpy(), w[0].numel())
+    perturb(w[rows], plus, minus, seed, mu, found, distribution)
 
 
 def move_(
@@ -166,6 +214,8 @@ def move_(
     bits of the last seed if stochastic. Steps with c = 0 are left out (each would turn some -0 to +0, and no more);
     with none left, w is not touched. In float32 the same as without `once`, but for those.
     """
+    if w.device.type != "cpu":
+        return _device_engine(w).move_(w, seeds, coefficients, piece, distribution, rounding, once=once)
     total = _fits(w, piece)
     assert seeds.dtype == np.uint64 and coefficients.dtype == np.float32 and len(seeds) == len(coefficients)
     steps = coefficients != 0 if once else slice(None)  # a NaN is a step
@@ -189,6 +239,8 @@ def fingerprint(tensor: Tensor, piece: Piece) -> int:
 
     Two independent sums mod 2^64: put pieces together with add_fingerprints(), not with +.
     """
+    if tensor.device.type != "cpu":
+        return int(_device_engine(tensor).fingerprint(tensor, piece))
     total, size = _fits(tensor, piece), tensor.element_size()
     assert size in (1, 2, 4, 8), f"{tensor.dtype} has no fingerprint"
     a, b = _fingerprint_keys(piece.key, tensor.dtype)

@@ -43,6 +43,7 @@ FENCES = {
     "deepspeed": ("model",),
     "mpi4py": ("transport.mpi",),
     "numba": ("noise",),
+    "triton": ("noise",),
     "matplotlib": ("plots",),
     "torch.utils.tensorboard": ("display",),
     "typer": ("cli", "cli_cluster"),
@@ -145,4 +146,5 @@ def test_light_modules_load_no_framework(module):
 
 
 def test_training_without_mpi_does_not_load_mpi():
-    assert not loaded_by("import hpcfed.train") & {"mpi4py", "datasets", "deepspeed", "matplotlib", "tensorboard"}
+    heavy = {"mpi4py", "datasets", "deepspeed", "matplotlib", "tensorboard", "triton"}
+    assert not loaded_by("import hpcfed.train") & heavy

@@ -1,0 +1,186 @@
+"""The engine on a CUDA device: what engine.py does for CPU tensors, with the same bits, by triton_kernels.py.
+
+Calls only queue work on the current stream of the tensor's device, and nothing here waits for it but fingerprint().
+Pieces whose runs are equally far apart (a whole parameter, a slice along either dimension) are described by two
+numbers; other lists of runs are copied to the device at each call.
+
+Tests run the kernels in Triton's interpreter on CPU tensors (TRITON_INTERPRET=1 before Triton is imported).
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..layout import Piece
+from . import triton_kernels as kernels
+from .spec import MASK, ROUNDING_STREAM, fingerprint_key, normal_table
+
+GROUPS = 32  # of 128 elements a program: with 4 warps a thread holds 4 Philox blocks, 32 weights
+TILE_OF_FINGERPRINT = 2048
+
+_KIND = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Runs(NamedTuple):
+    """A piece as kernels take it: `place` in the order of their arguments, and the number of programs."""
+
+    place: tuple[Any, ...]  # starts (not listed: any tensor, never read), first, stride, length, tiles
+    programs: int
+    listed: bool
+    aligned: bool
+
+
+def _runs(piece: Piece, like: Tensor, tile: int, starts: Tensor | None = None, stride: int = 1) -> Runs:
+    """starts: the runs' first elements in units of `stride`, from piece.starts[0] on; None: those of the piece.
+
+    A tile starts at a multiple of its size, so a run may need one more than its length says.
+    """
+    first, length, n = int(piece.starts[0]), piece.length, len(piece.starts)
+    if starts is None and n > 1:
+        gaps = np.diff(piece.starts)
+        stride = int(gaps[0])
+        if (gaps != stride).any():
+            starts, first, stride = _uploaded(piece.starts, like.device), 0, 1
+    alone = n == 1 and starts is None
+    ahead = first % tile if alone or stride % tile == 0 else tile - 1
+    tiles = -(-(ahead + length) // tile)
+    aligned = first % 16 == 0 and length % 16 == 0 and (alone or stride % 16 == 0)
+    place = (_indices(like.device) if starts is None else starts, first, stride, length, tiles)
+    return Runs(place, (n if starts is None else len(starts)) * tiles, starts is not None, aligned)
+
+
+def _uploaded(a: np.ndarray, device: torch.device) -> Tensor:
+    """A copy on the device; on the way there it is in pinned memory, so that nobody waits."""
+    t = torch.from_numpy(a.copy())
+    return t.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else t
+
+
+@cache
+def _table(device: torch.device) -> Tensor:
+    return torch.from_numpy(normal_table().view(np.int32)).to(device)
+
+
+@cache
+def _indices(device: torch.device) -> Tensor:
+    return torch.arange(GROUPS * 16, dtype=torch.int16, device=device)
+
+
+@lru_cache(4)
+def _steps(seeds: bytes, coefficients: bytes, last: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What kernels.move takes, copied to the device once for all parameters of an update."""
+    every = np.append(np.frombuffer(seeds, np.uint64), np.uint64(last))
+    x = every ^ np.uint64(ROUNDING_STREAM)  # spec.mix64, of many
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    pairs = np.stack([every, x ^ x >> np.uint64(31)], axis=1).view(np.int64)
+    return _uploaded(pairs, device), _uploaded(np.frombuffer(coefficients, np.float32), device)
+
+
+def _bits(t: Tensor) -> Tensor:
+    """The same memory as signed integers."""
+    return t.view(-1).view(_BITS[t.element_size()])
+
+
+def _fits(tensor: Tensor, n: int) -> None:
+    assert tensor.is_contiguous(), "the engine takes contiguous tensors"
+    assert tensor.numel() == n, f"a piece of {n} elements for a tensor of {tensor.numel()}"
+
+
+def fill_(out: Tensor, seed: int, piece: Piece, distribution: str) -> None:
+    """As engine.fill_, on out's device."""
+    out.zero_()
+    perturb(out, out, None, seed, 1.0, piece, distribution)  # 0 + 1 z is z: no z is 0
+
+
+def perturb(
+    w: Tensor, plus: Tensor, minus: Tensor | None, seed: int, mu: float, piece: Piece, distribution: str
+) -> None:
+    """As engine.perturb, on w's device."""
+    _fits(w, piece.numel)
+    if w.numel():
+        _perturb(w, plus, minus, seed, mu, piece.key, distribution, _runs(piece, w, GROUPS * 128))
+
+
+def perturb_rows(
+    w: Tensor,
+    rows: Tensor,
+    plus: Tensor,
+    minus: Tensor | None,
+    seed: int,
+    mu: float,
+    piece: Piece,
+    distribution: str,
+) -> None:
+    """As engine.perturb_rows, on w's device; the rows' numbers stay there."""
+    if not rows.numel():
+        return
+    found, width = w[rows], w[0].numel()
+    runs = _runs(Piece(piece.key, piece.starts[:1], width), found, GROUPS * 128, rows, width)
+    _perturb(found, plus, minus, seed, mu, piece.key, distribution, runs)
+
+
+def _perturb(
+    w: Tensor, plus: Tensor, minus: Tensor | None, seed: int, mu: float, key: int, distribution: str, runs: Runs
+) -> None:
+    for out in (plus, plus if minus is None else minus):
+        _fits(out, w.numel())
+        assert out.dtype == w.dtype and out.device == w.device
+    with torch.cuda.device_of(w):
+        kernels.perturb[(runs.programs,)](
+            _bits(w), _bits(plus), _bits(plus if minus is None else minus), *runs.place,
+            seed & MASK, key, float(np.float32(mu)), _table(w.device), _indices(w.device),
+            GAUSSIAN=distribution == "gaussian", KIND=_KIND[w.dtype], G=GROUPS, LISTED=runs.listed,
+            ALIGNED=runs.aligned, BOTH=minus is not None, num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
+
+
+def move_(
+    w: Tensor,
+    seeds: np.ndarray,
+    coefficients: np.ndarray,
+    piece: Piece,
+    distribution: str,
+    rounding: str,
+    *,
+    once: bool = False,
+) -> None:
+    """As engine.move_, on w's device."""
+    _fits(w, piece.numel)
+    assert seeds.dtype == np.uint64 and coefficients.dtype == np.float32 and len(seeds) == len(coefficients)
+    chosen = coefficients != 0 if once else np.ones(len(seeds), bool)  # a NaN is a step
+    if not chosen.any() or not w.numel():
+        return
+    steps, scales = _steps(seeds[chosen].tobytes(), coefficients[chosen].tobytes(), int(seeds[-1]), w.device)
+    runs = _runs(piece, w, GROUPS * 128)
+    wide = w.dtype == torch.float32  # whose every step is rounded anyway
+    with torch.cuda.device_of(w):
+        kernels.move[(runs.programs,)](
+            _bits(w), *runs.place, steps, scales, len(scales), piece.key, _table(w.device), _indices(w.device),
+            GAUSSIAN=distribution == "gaussian", STOCHASTIC=rounding == "stochastic" and not wide, KIND=_KIND[w.dtype],
+            ONCE=once or wide, G=GROUPS, LISTED=runs.listed, ALIGNED=runs.aligned, num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
+
+
+def fingerprint(tensor: Tensor, piece: Piece) -> int:
+    """As engine.fingerprint; waits for the device."""
+    _fits(tensor, piece.numel)
+    size = tensor.element_size()
+    assert size in _BITS, f"{tensor.dtype} has no fingerprint"
+    if not tensor.numel():
+        return 0
+    key_a, key_b = (fingerprint_key(piece.key, str(tensor.dtype).removeprefix("torch."), lane) for lane in range(2))
+    runs = _runs(piece, tensor, TILE_OF_FINGERPRINT)
+    sums = torch.empty(runs.programs, 2, dtype=torch.int64, device=tensor.device)
+    with torch.cuda.device_of(tensor):
+        kernels.fingerprint[(runs.programs,)](
+            _bits(tensor), sums, *runs.place, key_a, key_b,
+            SIZE=size, T=TILE_OF_FINGERPRINT, LISTED=runs.listed, ALIGNED=runs.aligned,
+        )  # fmt: skip
+    low, high = sums.sum(0).tolist()  # mod 2^64, as int64 wraps
+    return (high & MASK) << 64 | low & MASK
