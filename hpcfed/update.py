@@ -96,14 +96,17 @@ class Mover:
         if self._base is None:
             self._base = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the mover
             for p in self.weights.params.values():
-                self._base.write(_bytes(p))
+                self._base.write(_bytes(p.cpu()))
             return
         self._base.seek(0)
         for p in self.weights.params.values():
-            self._base.readinto(_bytes(p))  # type: ignore[attr-defined]
+            here = p if p.device.type == "cpu" else torch.empty_like(p, device="cpu")
+            self._base.readinto(_bytes(here))  # type: ignore[attr-defined]
+            if here is not p:
+                p.data.copy_(here)
 
 
 def _bytes(p: torch.Tensor) -> memoryview:
-    """A parameter's memory."""
+    """The memory of a tensor on the CPU."""
     raw: Any = p.data.view(-1).view(torch.uint8).numpy()
     return memoryview(raw)
