@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .algorithms import Algorithm, make_algorithm
 from .clients import Attack, CentralPool, Pool, partition
+from .clock import Clock
 from .config import DENSE, POOLED, AlgorithmConfig, ModelConfig, Recipe
 from .dense import FirstOrder
 from .errors import ConfigError
@@ -73,6 +74,11 @@ class Run:
     algorithm: Algorithm | None
     mover: Mover | None
     dense: FirstOrder | None
+
+    @property
+    def clock(self) -> Clock:
+        """Where this row's time goes."""
+        return self.local.probe.clock
 
     @property
     def bits(self) -> tuple[int, int]:

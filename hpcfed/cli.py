@@ -300,7 +300,7 @@ def plot(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("hpcfed.png"),
 ) -> None:
-    """Draw loss and accuracy against rounds and against bits, and who held which data."""
+    """Draw loss and accuracy against rounds and bits, who held what; of a scaling study speed and efficiency."""
     from .plots import draw
 
     draw(runs, out)

@@ -163,6 +163,9 @@ def summary_table(summary: Mapping[str, Any], stream: TextIO | None = None) -> N
         "peak memory": size(s["peak_memory_bytes"]),
         "fingerprint": s["fingerprint"] or "-",
     }
+    if spent := s.get("time_split"):
+        whole = sum(spent.values()) or 1.0
+        lines["time split"] = ", ".join(f"{part} {percent(seconds / whole)}" for part, seconds in spent.items())
     if attackers := s.get("attack", {}).get("clients"):
         lines["attack"] = f"{s['attack']['kind']} by {_many(len(attackers), 'client')}"
     if p := s.get("privacy"):

@@ -17,6 +17,7 @@ import torch
 from . import monitor
 from .build import Run, build_run
 from .clients import partition_report
+from .clock import PARTS
 from .config import Recipe
 from .dense import load_weights, save_weights
 from .display import Progress, TensorBoardLog
@@ -171,7 +172,7 @@ def log_round(run: Run, keeper: Keeper, state: State, outcome: Outcome, end: boo
     """
     private = run.recipe.privacy.mechanism != "none"
     loss = float("nan") if private else outcome.loss
-    record = {"t": state.t, "loss": loss} | ({} if private else {"abstained": outcome.abstained})
+    record: dict[str, Any] = {"t": state.t, "loss": loss} | ({} if private else {"abstained": outcome.abstained})
     agreement = float("nan")
     if outcome.sums is not None and outcome.cast is not None:
         agreement = monitor.agreement(outcome.sums, outcome.cast)
@@ -191,6 +192,8 @@ def log_round(run: Run, keeper: Keeper, state: State, outcome: Outcome, end: boo
             "wire_payload_bytes": state.payload_bytes,
             "seconds": round(state.seconds, 4),
         }
+        if not private:  # how long row 0 takes says how much its clients hold
+            record["time"] = {part: round(spent, 7) for part, spent in zip(PARTS, run.clock.last, strict=True)}
         keeper.folder.log(record)
         if keeper.board:
             keeper.board.scalar("loss", loss, state.t)

@@ -16,6 +16,7 @@ import numpy as np
 
 from .clients.attack import flipped
 from .clients.pool import Pool
+from .clock import UPDATE
 from .config import ClientsConfig
 from .messages import Slopes, Update
 from .probe import Probe, slopes
@@ -51,7 +52,8 @@ class Local:
         found = [(np.empty((0, seeds.shape[1])), np.empty(0))]
         slot = 0
         if walk is not None:
-            self._copy.take()
+            with self.probe.clock.during(UPDATE):
+                self._copy.take()
         for group, members in self.pool.groups(t).items():
             if group in self.mine:
                 clients += members
@@ -86,8 +88,10 @@ class Local:
             if np.isfinite(sent[0]):
                 found[0, j] = sent[0]
                 step = Update(seeds[j : j + 1], sent, float(walk[j]))
-                apply_(weights, [step], self.probe.distribution, self._rounding)
-        self._copy.give_back()
+                with self.probe.clock.during(UPDATE):
+                    apply_(weights, [step], self.probe.distribution, self._rounding)
+        with self.probe.clock.during(UPDATE):
+            self._copy.give_back()
         return found, np.mean(level, axis=0)
 
     def batches(self, indices: np.ndarray, client: int) -> Iterator[Batch]:

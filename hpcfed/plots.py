@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError, RunFolderError
 from .runlog import PARTITION, read_metrics
+from .scaling import read_study, study_figure
 
 Curve = NDArray[np.float64]
 
@@ -57,7 +58,7 @@ class Story:
 
 
 def draw(runs: Sequence[Path], out: Path) -> None:
-    """Write one PNG about the run folders `runs` to `out`.
+    """Write one PNG about the run folders `runs` to `out`; of a scaling study its own picture (scaling.py).
 
     Raises RunFolderError for a folder that is no run or has nothing to show, ConfigError where matplotlib is missing or
     `out` cannot be written.
@@ -71,12 +72,14 @@ def draw(runs: Sequence[Path], out: Path) -> None:
         raise ConfigError("hpcfed plot needs matplotlib: pip install hpcfed[plot]") from None
     paths = list(dict.fromkeys(Path(run) for run in runs))
     names = [path.resolve().name for path in paths]
+    study = read_study(paths) if len(paths) > 1 else None
     stories = [
         read_story(path, name if names.count(name) == 1 else str(path)) for path, name in zip(paths, names, strict=True)
     ]
     with matplotlib.rc_context({"agg.path.chunksize": 10_000, "font.size": 9, "axes.titlesize": 9}):
         picture = io.BytesIO()
-        _figure(Figure, stories).savefig(picture, format="png", dpi=130)
+        figure = study_figure(Figure, study) if study else _figure(Figure, stories)
+        figure.savefig(picture, format="png", dpi=130)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(picture.getvalue())
@@ -90,7 +93,7 @@ def read_story(path: Path, name: str) -> Story:
         raise RunFolderError(f"{path}: no such run folder")
     records = read_metrics(path)
     scored = [r for r in records if isinstance(r.get("split"), str)]
-    logged = [r for r in records if "split" not in r]
+    logged = [r for r in records if "split" not in r and "timed" not in r]
     if not records:
         raise RunFolderError(f"{path}: not a run folder, or one without a logged round (no lines in metrics.jsonl)")
     rounds = _column(logged, "t")

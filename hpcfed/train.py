@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 
 from .algorithms import step_size
 from .build import Run
+from .clock import COLLECTIVE, SHARES, UPDATE, mean_shares, shares
 from .config import Recipe
 from .display import TensorBoardLog
 from .errors import ConfigError, DivergedError
@@ -25,6 +25,8 @@ from .orbit import seal
 from .privacy import Ledger, majority, most_votes, respond, total_epsilon
 from .transport import check_same
 
+BLOCK = 1024  # rounds whose times are gathered at once: 32 kB a row
+
 
 def run_round(run: Run, t: int, keeper: Keeper | None, state: State) -> Outcome:
     """Round t on this row."""
@@ -35,6 +37,7 @@ def run_round(run: Run, t: int, keeper: Keeper | None, state: State) -> Outcome:
     slopes = run.local.slopes(t, plan.seeds, plan.walk, plan.batches)  # forward passes; no weight has changed after it
     slopes = run.attack.on_slopes(slopes, t, run.transport.all_gather)  # Byzantine clients, where simulated
     found = send(run, slopes, t, run.transport.inside.any(state.stop))  # all traffic; FeedSign: one bit a client
+    run.clock.to(UPDATE)
     try:
         payload = run.algorithm.decide(found, t, state.last)  # the same input on every rank, so the same decision
     except DivergedError as e:
@@ -54,15 +57,18 @@ def send(run: Run, slopes: Slopes, t: int, stop: bool) -> Tally | Reports:
     if run.algorithm.ballots is None:
         with np.errstate(over="ignore"):  # what float32 cannot hold is not finite: the client abstains
             values = slopes.values.astype(np.float32)
-        return run.transport.collect(values, run.pool.sizes(t), hosted, stop)
+        sizes = run.pool.sizes(t)
+        with run.clock.during(COLLECTIVE):
+            return run.transport.collect(values, sizes, hosted, stop)
     votes, privacy = run.algorithm.ballots(slopes, t), run.recipe.privacy
     epsilon = privacy.epsilon or 0.0
     if privacy.mechanism == "local":
         votes = respond(votes, epsilon)
     ballots = Ballots(slopes.clients, run.attack.on_votes(votes, slopes.clients))
-    if privacy.mechanism == "central":
-        return run.transport.private_tally(ballots, voters, hosted, lambda sums: majority(sums, epsilon), stop)
-    return run.transport.tally(ballots, voters, hosted, run.recipe.algorithm.ballot, stop)
+    with run.clock.during(COLLECTIVE):
+        if privacy.mechanism == "central":
+            return run.transport.private_tally(ballots, voters, hosted, lambda sums: majority(sums, epsilon), stop)
+        return run.transport.tally(ballots, voters, hosted, run.recipe.algorithm.ballot, stop)
 
 
 def who_votes(run: Run, t: int) -> tuple[int, list[int]]:
@@ -119,12 +125,12 @@ def _rounds(run: Run, keeper: Keeper | None, state: State) -> str:
     while state.t < recipe.rounds:
         if private and state.votes.would_be(run.pool.cohort(state.t)) + state.restarts > most:
             return "budget spent"
-        began = time.monotonic()
-        found = run_round(run, state.t, keeper, state)
+        with run.clock.round():
+            found = run_round(run, state.t, keeper, state)
         if private:
             state.votes.spend(run.pool.cohort(state.t))
         state.t += 1
-        state.seconds += time.monotonic() - began  # of rounds alone, without evaluations
+        state.seconds += run.clock.seconds  # of rounds alone, without evaluations
         state.payload_bytes += found.payload_bytes
         interrupted = found.stop and state.t < recipe.rounds  # every row sees the same flag: all end together
         if keeper:
@@ -133,6 +139,7 @@ def _rounds(run: Run, keeper: Keeper | None, state: State) -> str:
                 save(run, keeper, state.t, run.problem.weights.fingerprint())
         if recipe.check_every and state.t % recipe.check_every == 0:
             _check_rows(run, state.t)
+            _tell_times(run, keeper, state)
         if _score_due(recipe, state):
             _score(run, keeper, state)
         if interrupted:
@@ -184,9 +191,30 @@ def _check_rows(run: Run, t: int) -> str:
     return found
 
 
+def _tell_times(run: Run, keeper: Keeper | None, state: State) -> None:
+    """Collective: a line of metrics.jsonl with the mean time of a round since the last such line, over all rows.
+
+    A private run tells nothing: how long a row takes says how much its clients hold.
+    Traffic: 32 bytes a round and row, BLOCK rounds at a time.
+    """
+    mine = run.clock.take()
+    if run.recipe.privacy.mechanism != "none":
+        return
+    total = np.zeros((run.mesh.rows, len(SHARES)))
+    for low in range(0, len(mine), BLOCK):
+        everyone = run.transport.all_gather(mine[low : low + BLOCK].tobytes())
+        total += shares(np.stack([np.frombuffer(raw, np.float64).reshape(-1, mine.shape[1]) for raw in everyone]))
+    if keeper and len(mine):
+        mean = dict(zip(SHARES, np.round(total.mean(0) / len(mine), 7).tolist(), strict=True))
+        slowest = int(total[:, SHARES.index("waiting")].argmin())
+        record = {"t": state.t, "timed": len(mine), "rows": run.mesh.rows, "slowest_row": slowest, "time": mean}
+        keeper.folder.log(record)
+
+
 def _end(run: Run, keeper: Keeper | None, state: State, status: str) -> dict[str, Any]:
     """Collective: last checks and scores; row 0 seals the orbit, or saves the weights, and writes the summary."""
     fingerprint = _check_rows(run, state.t)
+    _tell_times(run, keeper, state)
     if not state.scores or (status != "interrupted" and state.t not in state.scores):
         _score(run, keeper, state)
     peaks = run.transport.everyone(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024).encode())
@@ -204,6 +232,7 @@ def _end(run: Run, keeper: Keeper | None, state: State, status: str) -> dict[str
         "orbit_bytes": None if run.dense else orbit_bytes,
         "weights_bytes": weights_bytes if run.dense else None,
         "peak_memory_bytes": max(int(peak) for peak in peaks),
+        "time_split": mean_shares(keeper.folder.records()) if keeper else None,
         "status": status,
     }
     if keeper:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..clients import Pool
 from ..clients.attack import STUFFED
+from ..clock import COLLECTIVE, UPDATE
 from ..config import Recipe
 from ..errors import ConfigError, DivergedError
 from ..local import Local
@@ -59,7 +60,7 @@ class FirstOrder:
                 'use attack.kind="reverse"'
             )
         self._weights, self._pool, self._transport, self._mine = problem.weights, pool, transport, mesh_groups
-        self._attackers, self._run_seed = attackers, recipe.seed
+        self._attackers, self._run_seed, self._clock = attackers, recipe.seed, local.probe.clock
         backward = Backward(problem.forward, problem.task)
         self._method = METHODS[name](recipe, problem.weights, backward, pool, local)
 
@@ -91,7 +92,9 @@ class FirstOrder:
                         total.add(self._sent(client, t, loss, report), int(sizes[k]))
                     losses.append(loss)
                 slot += len(members)
-        collectives = self._transport.sum_in_place(total.vector)
+        with self._clock.during(COLLECTIVE):
+            collectives = self._transport.sum_in_place(total.vector)
+        self._clock.to(UPDATE)
         if total.present == 0:
             raise self._transport.everywhere(
                 DivergedError(

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..clock import DIRECTIONS, Clock
 from ..errors import DivergedError
 from ..head import RowsLinear
 from ..layout import Piece
@@ -63,6 +64,7 @@ class Probe:
 
     def __init__(self, model: nn.Module, forward: Forward, weights: Weights, distribution: str) -> None:
         self.model, self.forward, self.weights, self.distribution = model, forward, weights, distribution
+        self.clock = Clock()  # of this row's rounds
         self.mode = "unbound"  # then, after a trial, "dual" or "two-pass"
         self.late = False  # dual, and the batch is doubled only from the first perturbed module on
         self._owners: list[Owner] = []
@@ -139,12 +141,14 @@ class Probe:
         self, w: Tensor, piece: Piece, plus: Tensor, minus: Tensor, rows: Tensor | None = None
     ) -> list[Tensor]:
         """w + mu z and w - mu z, of all or of some rows; or, inside one side, only that side's."""
+        before = self.clock.to(DIRECTIONS)
         draw = partial(perturb, w) if rows is None else partial(perturb_rows, w, rows)
         if self._side == 0:
             draw(plus, minus, self._seed, self._mu, piece, self.distribution)
-            return [plus, minus]
-        draw(plus, None, self._seed, self._side * self._mu, piece, self.distribution)
-        return [plus]  # w + (-mu) z has the bits of w - mu z
+        else:  # w + (-mu) z has the bits of w - mu z
+            draw(plus, None, self._seed, self._side * self._mu, piece, self.distribution)
+        self.clock.to(before)
+        return [plus] if self._side else [plus, minus]
 
     def _drawn(self, owner: Owner) -> list[list[Tensor]]:
         """Per side, the perturbed weights of the owner's sites."""

@@ -18,11 +18,11 @@ import hpcfed
 ROOT = Path(hpcfed.__file__).parent
 ROWS = (
     ("errors", "seeds"),
-    ("config", "messages", "layout", "mesh", "env"),
+    ("config", "messages", "layout", "mesh", "env", "clock"),
     ("noise", "transport", "runlog", "display"),
     ("model", "tasks", "clients", "privacy", "weights", "head", "optim"),
     ("probe", "update", "orbit", "evaluate"),
-    ("algorithms", "local", "monitor"),
+    ("algorithms", "local", "monitor", "scaling"),
     ("replay", "dense"),
     ("build",),
     ("keeper",),
@@ -44,7 +44,7 @@ FENCES = {
     "mpi4py": ("transport.mpi",),
     "numba": ("noise",),
     "triton": ("noise",),
-    "matplotlib": ("plots",),
+    "matplotlib": ("plots", "scaling"),
     "torch.utils.tensorboard": ("display",),
     "typer": ("cli", "cli_cluster"),
     "pickle": (),

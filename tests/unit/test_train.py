@@ -12,6 +12,7 @@ from torch import nn
 
 from hpcfed import build
 from hpcfed.build import Problem, Run, build_run
+from hpcfed.clock import PARTS, SHARES
 from hpcfed.config import validate
 from hpcfed.errors import ConfigError, DivergedError
 from hpcfed.keeper import Keeper, State
@@ -72,7 +73,7 @@ def toy_run(monkeypatch: pytest.MonkeyPatch, sections: dict | None = None, **top
     problem = Problem(
         model, None, toy_task(), weights, lambda inputs: model(inputs["x"].to(dtype)).logits, "image-classification"
     )
-    monkeypatch.setattr(build, "build_problem", lambda recipe: problem)
+    monkeypatch.setattr(build, "build_problem", lambda recipe, row: problem)
     return build_run(recipe, SoloTransport())
 
 
@@ -177,3 +178,34 @@ def test_a_journal_of_other_settings_is_refused(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ConfigError, match=r"the run was begun with other settings .*lr: 0\.05 -> 0\.06"):
         train(toy_run(monkeypatch, {"algorithm": {"lr": 0.06}}), kept)
     kept.folder.close()
+
+
+def test_a_run_tells_where_its_time_went(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    kept = keeper(tmp_path / "a")
+    summary = train(toy_run(monkeypatch, check_every=15), kept)
+    records = kept.folder.records()
+    kept.folder.close()
+    told = [r for r in records if "timed" in r]
+    assert [(r["t"], r["timed"]) for r in told] == [(15, 15), (30, 15), (40, 10)]
+    assert all(r["time"]["waiting"] == 0 and r["slowest_row"] == 0 for r in told)  # alone
+    split, rounds = summary["time_split"], [r["time"] for r in records if "loss" in r and "time" in r]
+    assert len(rounds) == ROUNDS and list(split) == list(SHARES) and min(split.values()) >= 0
+    for whole in (sum(split.values()) * ROUNDS, sum(sum(parts.values()) for parts in rounds)):
+        assert whole == pytest.approx(summary["seconds"], abs=1e-4)  # the parts are rounded to 0.1 microseconds
+
+
+def test_a_private_run_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    kept = keeper(tmp_path / "a")
+    summary = train(toy_run(monkeypatch, privacy={"mechanism": "local", "epsilon": 2}), kept)
+    assert summary["time_split"] is None and not any("time" in r for r in kept.folder.records())
+    kept.folder.close()
+
+
+@pytest.mark.parametrize("name", ["feedsign", "zo-fedsgd", "zo-fedavg", "fedkseed", "fedsgd", "fedavg"])
+def test_every_method_has_its_parts(monkeypatch: pytest.MonkeyPatch, name: str):
+    run = toy_run(monkeypatch, {"algorithm": {"name": name}})
+    with run.clock.round():
+        run_round(run, 0, None, State(Ledger(CLIENTS)))
+    spent = dict(zip(PARTS, run.clock.last, strict=True))
+    assert (spent.pop("directions") > 0) == (run.dense is None)  # first-order methods draw none
+    assert min(spent.values()) > 0
