@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 
 from .algorithms import Algorithm, make_algorithm
 from .clients import Attack, CentralPool, Pool, partition
+from .clients.hosted import HostedPool, hosted_pool
 from .clock import Clock
-from .config import DENSE, POOLED, AlgorithmConfig, ModelConfig, Recipe
+from .config import DENSE, POOLED, AlgorithmConfig, Entry, Manifest, ModelConfig, Recipe, read_manifest
 from .dense import FirstOrder
 from .errors import ConfigError
 from .head import restrict_head
@@ -30,7 +32,9 @@ from .probe import Forward, Probe
 from .replay import make_mover
 from .seeds import derive
 from .tasks import Examples, Task, kind_of, load_task
+from .tasks.sources import Gathered
 from .transport import Row, Transport, first_line
+from .transport.base import check_same, together
 from .update import Mover
 from .weights import Copy, Weights
 
@@ -88,10 +92,11 @@ class Run:
         return method.uplink_bits, method.downlink_bits
 
 
-def build_problem(recipe: Recipe, row: Row | None = None) -> Problem:
+def build_problem(recipe: Recipe, row: Row | None = None, hosted: Sequence[Entry] = ()) -> Problem:
     """Load data and model of a recipe; the head is restricted to the words the task scores.
 
     Collective over the row, whose ranks each load a part of the model.
+    hosted: clients of a recipe with clients.manifest whose examples are wanted, too.
     """
     row = row or Row()
     if recipe.mesh.threads:
@@ -101,7 +106,8 @@ def build_problem(recipe: Recipe, row: Row | None = None) -> Problem:
     def data() -> tuple[str, Any, Task]:
         kind = kind_of(recipe.task, model_kind(recipe.model))
         processor = load_processor(recipe.model, kind)
-        return kind, processor, load_task(recipe.task, kind, processor, recipe.clients.id_column)
+        sources = None if recipe.clients.manifest is None else hosted
+        return kind, processor, load_task(recipe.task, kind, processor, recipe.clients.id_column, sources)
 
     kind, processor, task = row.together(data)
     model, slices = load_shard(recipe.model, kind, task.labels, row)
@@ -120,7 +126,7 @@ def check_shards(recipe: Recipe, problem: Problem) -> list[str]:
     Returns a note on shard 0 if the whole model is too large for that.  Raises ConfigError on every shard alike.
     """
     row, task = problem.weights.row, problem.task
-    inputs = task.collate([task.train[i] for i in range(min(3, len(task.train)))]).inputs
+    inputs = _few(recipe, task)
 
     def compute() -> None:
         """If it fails, it does on each shard by itself, so that none waits for another's sums."""
@@ -172,6 +178,12 @@ def _affordable(weights: Weights, model: nn.Module, copies: int) -> bool:
     return free is None or 4 * copies * size <= 1024 * int(free[1])
 
 
+def _few(recipe: Recipe, task: Task) -> dict[str, Tensor]:
+    """Some examples that every row has: not the clients' where each has a file of its own."""
+    same = task.train if recipe.clients.manifest is None else next(iter(task.splits.values()))
+    return task.collate([same[i] for i in range(min(3, len(same)))]).inputs
+
+
 def build_base(
     header: Header, name: str, revision: str | None, pad_token: str | None, row: Row | None = None
 ) -> tuple[nn.Module, Weights]:
@@ -183,15 +195,46 @@ def build_base(
 
 
 def build_run(recipe: Recipe, transport: Transport) -> Run:
-    """The run of `recipe` on this row. Raises ConfigError or DataError; nothing has been written yet."""
+    """The run of `recipe` on this row. Raises ConfigError or DataError; nothing has been written yet.
+
+    Collective with clients.manifest, where a row loads the data of the clients it hosts and no others.
+    """
     c, shards = recipe.clients, transport.inside.shards
     assert recipe.mesh.shards == shards, "the ranks are spread as the recipe says"
     mesh = MeshShape(transport.rows, shards)
     mesh.check_groups(-(-c.count // c.group))
-    problem = build_problem(recipe, transport.inside)
-    pool = build_pool(recipe, problem.task.train)
+    if c.manifest is None:
+        problem = build_problem(recipe, transport.inside)
+        pool = build_pool(recipe, problem.task.train)
+    else:
+        problem, pool = build_hosted(recipe, c.manifest, transport, mesh)
     mesh.check_groups(pool.n_groups)  # of slices, where there are fewer than clients
     return assemble(recipe, transport, mesh, problem, pool)
+
+
+def build_hosted(recipe: Recipe, name: str, transport: Transport, mesh: MeshShape) -> tuple[Problem, Pool]:
+    """Collective: what this row holds of the clients of manifest `name`, and what all rows know of all of them."""
+    c = recipe.clients
+    groups = mesh.groups_of_row(transport.row, -(-c.count // c.group))
+    mine = range(groups.start * c.group, min(groups.stop * c.group, c.count))
+
+    def read() -> Manifest:
+        manifest = read_manifest(name)
+        if (n := len(manifest.clients)) != c.count:
+            raise ConfigError(f"clients.count={c.count}: clients.manifest={name!r} has {n}; leave clients.count out")
+        return manifest
+
+    def load() -> tuple[Manifest, Problem]:
+        manifest = transport.inside.together(read)
+        return manifest, build_problem(recipe, transport.inside, manifest.clients[mine.start : mine.stop])
+
+    manifest, problem = together(transport, load)
+    check_same(transport, "clients.manifest", manifest.digest())
+    train, classes = problem.task.train, len(problem.task.labels)
+    assert isinstance(train, Gathered)
+    held = [(np.bincount(part.labels, minlength=classes), part.digest()) for part in train.parts]
+    private = recipe.privacy.mechanism != "none"
+    return problem, hosted_pool(transport, c, recipe.seed, mine, held, manifest.weights, private)
 
 
 def assemble(recipe: Recipe, transport: Transport, mesh: MeshShape, problem: Problem, pool: Pool) -> Run:
@@ -208,11 +251,12 @@ def assemble(recipe: Recipe, transport: Transport, mesh: MeshShape, problem: Pro
         dense = FirstOrder(recipe, problem, pool, local, transport, mine, attack.attackers)
     else:
         # Bound here on the first examples, not on the first batch a row meets, which depends on rows and on resuming.
-        few = [problem.task.train[i] for i in range(min(3, len(problem.task.train)))]
-        probe.bind(problem.task.collate(few).inputs)
+        probe.bind(_few(recipe, problem.task))
         algorithm, mover = make_algorithm(header), make_mover(header, problem.weights)
     held = hashlib.blake2b(b"".join(np.int64(len(p)).tobytes() + p.tobytes() for p in pool.parts), digest_size=16)
     data = f"{problem.task.train.digest()}-{held.hexdigest()}"
+    if isinstance(pool, HostedPool):
+        data = pool.data
     return Run(recipe, transport, mesh, problem, pool, local, attack, header, data, algorithm, mover, dense)
 
 

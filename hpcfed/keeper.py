@@ -7,30 +7,30 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from . import monitor
 from .build import Run, build_run
-from .clients import partition_report
+from .clients import PartitionReport, partition_report
+from .clients.hosted import HostedPool
 from .clock import PARTS
 from .config import Recipe
 from .dense import load_weights, save_weights
 from .display import Progress, TensorBoardLog
-from .errors import HpcfedError, OrbitError
+from .errors import OrbitError
 from .evaluate import Score
 from .messages import Outcome
 from .orbit import Header, Journal
 from .privacy import Ledger
 from .replay import replay
 from .runlog import RunFolder
-from .transport import Transport, agree
+from .transport import Transport
+from .transport.base import together
 
-T = TypeVar("T")
 WINDOW = 100  # rounds that the estimate of the sign error looks back
 
 
@@ -115,12 +115,12 @@ def _share(run: Run) -> None:
 def _open(run: Run, keeper: Keeper, state: State) -> list[str]:
     """Row 0: the journal, begun or gone on with, and what the earlier rounds left in metrics.jsonl."""
     task, folder = run.problem.task, keeper.folder
-    report = partition_report(run.pool.parts, task.train.labels, task.labels)
     if folder.resumed and (before := folder.read_partition().get("digest")) not in (None, run.data):
         raise OrbitError(f"the training data, or who holds which, changed since the run began ({before} -> {run.data})")
-    private = run.recipe.privacy.mechanism != "none"  # how many examples of which class a client has is its own affair
-    folder.write_partition(({} if private else report.data()) | {"digest": run.data})
-    notes = [] if private else [report.line()]
+    # How many examples of which class a client has is its own affair in a private run.
+    report = None if run.recipe.privacy.mechanism != "none" else _holdings(run)
+    folder.write_partition((report.data() if report else {}) | {"digest": run.data})
+    notes = [report.line()] if report else []
     if run.dense:
         if not folder.resumed:  # at once, like a journal: from now on nobody starts over here unasked
             save(run, keeper, 0, run.header.base_fingerprint)
@@ -138,6 +138,14 @@ def _open(run: Run, keeper: Keeper, state: State) -> list[str]:
         folder.rewind(state.t)
         _recall(folder, state, state.t, set(task.splits))
     return notes
+
+
+def _holdings(run: Run) -> PartitionReport:
+    """Which client holds how much of what."""
+    task = run.problem.task
+    if isinstance(run.pool, HostedPool):
+        return run.pool.report(task.labels)
+    return partition_report(run.pool.parts, task.train.labels, task.labels)
 
 
 def _check_header(found: Header, expected: Header) -> None:
@@ -203,14 +211,3 @@ def log_round(run: Run, keeper: Keeper, state: State, outcome: Outcome, end: boo
 def build_together(recipe: Recipe, transport: Transport) -> Run:
     """Collective: build_run on every row; if any row cannot, every row says why."""
     return together(transport, lambda: build_run(recipe, transport))
-
-
-def together(transport: Transport, work: Callable[[], T]) -> T:
-    """Collective: work() on every row; if it fails on any, every row raises ConfigError with all that went wrong."""
-    done, problem = None, None
-    try:
-        done = work()
-    except HpcfedError as e:
-        problem = str(e)
-    agree(transport, problem)
-    return cast(T, done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .files import load_recipe, shipped, to_toml, validate
+from .manifest import Entry, Manifest, read_manifest
 from .settings import (
     ALGORITHM_NAMES,
     DENSE,
@@ -24,12 +25,15 @@ __all__ = [
     "AlgorithmConfig",
     "AttackConfig",
     "ClientsConfig",
+    "Entry",
+    "Manifest",
     "MeshConfig",
     "ModelConfig",
     "PrivacyConfig",
     "Recipe",
     "TaskConfig",
     "load_recipe",
+    "read_manifest",
     "shipped",
     "to_toml",
     "validate",

@@ -17,7 +17,15 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError, did_you_mean
-from .settings import ALGORITHM_NAMES, Recipe
+from .manifest import read_manifest
+from .settings import ALGORITHM_NAMES, DEALS, Recipe
+
+#: What a recipe says of its own data gives way to --set clients.manifest=FILE.
+DISPLACED = (
+    *(("clients", setting) for setting in ("count", "partition", *DEALS)),
+    ("task", "train_limit"),
+    ("task", "few_shot"),
+)
 
 
 def shipped() -> dict[str, Path]:
@@ -52,6 +60,10 @@ def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
         _override(chosen, item)
     algorithm = chosen.get("algorithm")
     _merge(raw, tuned.get(algorithm.get("name"), {}) if isinstance(algorithm, dict) else {})
+    if any(item.partition("=")[0].strip() == "clients.manifest" for item in overrides):
+        for section, setting in DISPLACED:
+            if isinstance(raw.get(section), dict):
+                raw[section].pop(setting, None)
     for item in overrides:
         _override(raw, item)
     return validate(raw)
@@ -67,7 +79,14 @@ def _merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
 
 
 def validate(raw: dict[str, Any]) -> Recipe:
-    """A Recipe from nested dictionaries; all that is wrong in one ConfigError."""
+    """A Recipe from nested dictionaries; all that is wrong in one ConfigError.
+
+    With clients.manifest, the number of clients is read there unless clients.count gives it.
+    """
+    clients = raw.get("clients")
+    if isinstance(clients, dict) and isinstance(name := clients.get("manifest"), str):
+        found = {} if "count" in clients else {"count": len(read_manifest(name).clients)}
+        raw = raw | {"clients": {"partition": "manifest"} | found | clients}
     try:
         return Recipe.model_validate(raw)
     except ValidationError as e:

@@ -19,6 +19,9 @@ ALGORITHM_NAMES = ("feedsign", "zo-fedsgd", "zo-fedavg", "mezo", *POOLED, *DENSE
 
 MOST_STEPS = 2**24  # slopes of all clients in a round, that an orbit's record may hold
 
+#: How training data are dealt to clients; without meaning where clients.manifest says who holds what.
+DEALS = ("beta", "shards_per_client", "id_column")
+
 #: Settings of the algorithm section that only some methods have; elsewhere they must stay at their default.
 ONLY_FOR = {
     "ballot": ("feedsign",),
@@ -80,6 +83,8 @@ class ClientsConfig(_Section):
     """Who owns the data, who votes in a round, and in which fixed groups clients are evaluated together.
 
     per_round: a number of clients, or a fraction of them as a float in (0, 1].
+    manifest: a file that names the clients, whose data then lie in files of their own (manifest.py has its form); count
+    follows from it.
     group: clients evaluated in one forward pass, by client id; rows host whole groups, so the result does not depend
     on the number of rows, and there can be no more rows than groups.
     max_batch_examples, max_batch_tokens: a group larger than this runs in micro-batches (0: no limit).
@@ -89,10 +94,11 @@ class ClientsConfig(_Section):
     count: Positive = 5
     per_round: int | float = 1.0
     batch: Positive = 16
-    partition: Literal["iid", "dirichlet", "shards", "natural", "quantity"] = "iid"
+    partition: Literal["iid", "dirichlet", "shards", "natural", "quantity", "manifest"] = "iid"
     beta: Annotated[float, Field(gt=0)] = 1.0
     shards_per_client: Positive = 2
     id_column: str | None = None
+    manifest: str | None = None
     group: Positive = 1
     max_batch_examples: NotNegative = 0
     max_batch_tokens: NotNegative = 0
@@ -110,6 +116,20 @@ class ClientsConfig(_Section):
             raise ValueError(f"clients.per_round={self.per_round}: there are only clients.count={self.count} clients")
         if self.partition == "natural" and not self.id_column:
             raise ValueError('clients.partition="natural": clients.id_column must name the column that holds the owner')
+        return self
+
+    @model_validator(mode="after")
+    def _manifest_alone_says_who_holds_what(self) -> ClientsConfig:
+        if self.manifest is None:
+            if self.partition == "manifest":
+                raise ValueError('clients.partition="manifest": clients.manifest must name the file')
+            return self
+        for setting, right in (("partition", "manifest"), *((s, type(self).model_fields[s].default) for s in DEALS)):
+            if (value := getattr(self, setting)) != right:
+                raise ValueError(
+                    f"clients.{setting}={value!r}: clients.manifest={self.manifest!r} says who holds what; leave "
+                    f"clients.{setting} out"
+                )
         return self
 
     @property
@@ -290,6 +310,8 @@ class Recipe(_Section):
             raise ValueError(f'privacy.mechanism="{self.privacy.mechanism}": only feedsign votes, {name} sends floats')
         if self.privacy.mechanism == "central" and self.algorithm.ballot == "bits":
             raise ValueError('privacy.mechanism="central": algorithm.ballot="bits" would show every vote to all rows')
+        if self.clients.manifest is not None:
+            _check_files(self.task, name)
         if self.algorithm.update == "optimizer" and self.model.dtype != "float32":
             raise ValueError(
                 'algorithm.update="optimizer": an optimiser rounds its steps to nearest, which loses them in '
@@ -303,6 +325,19 @@ class Recipe(_Section):
         if self.algorithm.rounding != "auto":
             return self.algorithm.rounding
         return "nearest" if self.model.dtype == "float32" else "stochastic"
+
+
+def _check_files(task: TaskConfig, algorithm: str) -> None:
+    """What a run with clients.manifest cannot do."""
+    if algorithm == "mezo":
+        raise ValueError("clients.manifest: mezo is centralised, all its data lie in one place; name them by task.data")
+    if task.name == "digits":
+        raise ValueError('task.name="digits": its images come with the package; clients.manifest is for data in files')
+    for setting in ("train_limit", "few_shot"):
+        if (value := getattr(task, setting)) is not None:
+            raise ValueError(f"task.{setting}={value}: a client of clients.manifest uses all of its file; leave it out")
+    if task.eval_splits == []:
+        raise ValueError("task.eval_splits=[]: a run with clients.manifest needs task.data and a split to evaluate")
 
 
 def _check_attackers(clients: list[int] | int | float, count: int) -> None:

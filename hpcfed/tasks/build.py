@@ -17,6 +17,7 @@ from .images import array_form, encode_images, image_form
 from .labels import class_indices, class_names, few_shot, limited
 from .load import Split, open_splits
 from .prompts import parse_prompt
+from .sources import Source, read_sources
 from .table import CUSTOM, TASKS, Asked, TaskInfo
 from .text import Encode, causal_form, classifier_form, masked_form
 
@@ -66,11 +67,18 @@ def kind_of(config: TaskConfig, native: str) -> str:
     return native
 
 
-def load_task(config: TaskConfig, kind: str, processor: Any, owners: str | None = None) -> Task:
+def load_task(
+    config: TaskConfig,
+    kind: str,
+    processor: Any,
+    owners: str | None = None,
+    sources: Sequence[Source] | None = None,
+) -> Task:
     """Data of `config` encoded for a model of `kind`.
 
     processor: what model.load_processor gave for it (tokenizer, or what the model says about its images).
     owners: column that says whom an example belongs to, kept in Task.train.owners.
+    sources: where the training data are instead, a client each; Task.train is Gathered from them then.
     Raises ConfigError for settings that do not fit, DataError for data that do not.
     """
     info = task_info(config)
@@ -82,7 +90,9 @@ def load_task(config: TaskConfig, kind: str, processor: Any, owners: str | None 
     assert data is not None
     # The revision in the table belongs to the hub name in the table.
     revision = info.revision if config.data in (None, info.data) else None
-    with open_splits(data, [train_split, *eval_splits], train_split, revision) as splits:
+    with open_splits(
+        data, [*([train_split] if sources is None else ()), *eval_splits], train_split, revision
+    ) as splits:
         read = {split: _labelled(config, info, opened) for split, opened in splits.items()}
         labels = list(info.labels) or _discovered(config, [read[s] for s in splits])
         encode, form = _form(config, info, kind, processor, len(labels))
@@ -94,7 +104,15 @@ def load_task(config: TaskConfig, kind: str, processor: Any, owners: str | None 
             picked[split] = _examples(
                 config, info, opened, rows, index, encode, owners if split == train_split else None
             )
-    return Task(config.name, labels, picked[train_split], {split: picked[split] for split in eval_splits}, form)
+
+    def client(split: Split) -> Examples:
+        opened, values, names = _labelled(config, info, split)
+        index = class_indices(values, labels, names, opened.where, info.unlabelled)
+        rows = _rows(config, index, labels, opened.where, None, None, train_split)
+        return _examples(config, info, opened, rows, index, encode, None)
+
+    train = picked[train_split] if sources is None else read_sources(sources, train_split, client)
+    return Task(config.name, labels, train, {split: picked[split] for split in eval_splits}, form)
 
 
 def _labelled(config: TaskConfig, info: TaskInfo, split: Split) -> tuple[Split, Sequence[Any], list[str] | None]:

@@ -85,10 +85,11 @@ def open_splits(
 def is_local(data: str) -> bool:
     """Whether `data` is a path rather than a hub name."""
     path = Path(data).expanduser()
-    return path.exists() or _is_pattern(data) or path.suffix in BUILDERS or data[:1] in "./~" or data.count("/") > 1
+    return path.exists() or is_pattern(data) or path.suffix in BUILDERS or data[:1] in "./~" or data.count("/") > 1
 
 
-def _is_pattern(data: str) -> bool:
+def is_pattern(data: str) -> bool:
+    """Whether `data` means several files."""
     return any(c in data for c in "*?[")
 
 
@@ -153,7 +154,7 @@ def _open_local(data: str, splits: list[str], train_split: str, temporary: Path)
 def local_files(data: str, splits: Sequence[str], train_split: str) -> tuple[str, dict[str, list[Path]]]:
     """datasets' builder for the files that `data` means, and the files (for images: or folders) of each split."""
     base = Path(data).expanduser()
-    if _is_pattern(data) and not base.exists():
+    if is_pattern(data) and not base.exists():
         anchor = Path(base.anchor or ".")
         found = sorted(anchor.glob(str(base.relative_to(base.anchor) if base.anchor else base)))
     else:

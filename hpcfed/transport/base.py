@@ -20,7 +20,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar, cast
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from .row import Row
 from .wire import STUFFED, check_sum, count_bits, decide_alone, encode_bits, encode_sum, filled
 
 E = TypeVar("E", bound=HpcfedError)
+T = TypeVar("T")
 CHUNK = 1 << 26  # bytes a message: far below the 2**31 elements that MPI counts in an int
 
 
@@ -270,6 +271,17 @@ def agree(transport: Transport, problem: str | None) -> None:
         if len(groups) == 1 and len(next(iter(groups.values()))) == ranks:
             texts = [text.decode() for text in groups]
         raise transport.everywhere(ConfigError("\n".join(texts)))
+
+
+def together(transport: Transport, work: Callable[[], T]) -> T:
+    """Collective: work() on every row; if it fails on any, every row raises ConfigError with all that went wrong."""
+    done, problem = None, None
+    try:
+        done = work()
+    except HpcfedError as e:
+        problem = str(e)
+    agree(transport, problem)
+    return cast(T, done)
 
 
 def check_same(transport: Transport, what: str, value: bytes | str, error: type[HpcfedError] = ConfigError) -> None:
