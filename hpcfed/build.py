@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ def build_problem(recipe: Recipe, row: Row | None = None, hosted: Sequence[Entry
         return kind, processor, load_task(recipe.task, kind, processor, recipe.clients.id_column, sources)
 
     kind, processor, task = row.together(data)
+    task = replace(task, device=row.device)
     model, slices = load_shard(recipe.model, kind, task.labels, row)
     weights = Weights(model, recipe.algorithm.train_only, slices, row)
     problem = Problem(model, processor, task, weights, _forward(model, task, row), kind)
@@ -143,7 +144,7 @@ def check_shards(recipe: Recipe, problem: Problem) -> list[str]:
     def compare() -> str:
         if row.shard or not affordable:
             return ""
-        whole = load_model(recipe.model, problem.kind, task.labels)
+        whole = load_model(recipe.model, problem.kind, task.labels).to(row.device)
         if Weights(whole, recipe.algorithm.train_only).fingerprint() != fingerprint:
             return "hold other weights than the whole model"
         expected = _forward(whole, task, Row())(inputs).double()

@@ -84,11 +84,11 @@ def _meet(launch: Launch, load: Callable[[], Recipe]) -> tuple[Recipe, Transport
             wanted = load()
         except HpcfedError as e:
             problem = str(e)
-        transport = choose(launch, wanted.mesh.transport if wanted else "auto")
+        transport = choose(launch, *((wanted.mesh.transport, wanted.mesh.device) if wanted else ()))
     with guard(transport):
         agree(transport, problem)
         assert wanted
-        transport = spread(transport, launch, wanted.mesh.shards)
+        transport = spread(transport, launch, wanted.mesh.shards, wanted.mesh.device)
     return wanted, transport
 
 

@@ -108,8 +108,10 @@ def save(run: Run, keeper: Keeper, t: int, fingerprint: str) -> int:
 def _share(run: Run) -> None:
     """Collective: row 0's weights on every row, tensor by tensor."""
     for p in run.problem.weights.params.values():
-        raw: Any = p.data.view(-1).view(torch.uint8).numpy()
+        here = p.data.cpu()
+        raw: Any = here.view(-1).view(torch.uint8).numpy()
         raw[:] = np.frombuffer(run.transport.broadcast(raw.tobytes() if run.transport.rank == 0 else None), np.uint8)
+        p.data.copy_(here)
 
 
 def _open(run: Run, keeper: Keeper, state: State) -> list[str]:

@@ -218,6 +218,8 @@ def _end(run: Run, keeper: Keeper | None, state: State, status: str) -> dict[str
     if not state.scores or (status != "interrupted" and state.t not in state.scores):
         _score(run, keeper, state)
     peaks = run.transport.everyone(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024).encode())
+    gpu = torch.cuda.max_memory_allocated() if run.transport.inside.device == "cuda" else 0
+    gpu_peaks = run.transport.everyone(str(gpu).encode())
     orbit_bytes, weights_bytes = 0, 0
     if keeper and run.dense:
         weights_bytes = save(run, keeper, state.t, fingerprint)
@@ -232,6 +234,7 @@ def _end(run: Run, keeper: Keeper | None, state: State, status: str) -> dict[str
         "orbit_bytes": None if run.dense else orbit_bytes,
         "weights_bytes": weights_bytes if run.dense else None,
         "peak_memory_bytes": max(int(peak) for peak in peaks),
+        "peak_gpu_memory_bytes": max(int(peak) for peak in gpu_peaks) or None,
         "time_split": mean_shares(keeper.folder.records()) if keeper else None,
         "status": status,
     }
@@ -272,6 +275,7 @@ def _summary(run: Run, state: State) -> dict[str, Any]:
         "seconds": state.seconds,
         "seconds_per_round": state.seconds / state.t if state.t else None,
         "transport": run.transport.name,
+        "device": run.transport.inside.device,
         "probe": run.local.probe.mode,
         "attack": {"kind": recipe.attack.kind, "clients": sorted(run.attack.attackers)},
         "privacy": _privacy(recipe, state),

@@ -247,6 +247,8 @@ class PrivacyConfig(_Section):
 class MeshConfig(_Section):
     """shards: ranks that hold one copy of the model. threads: CPU threads a rank (0: torch's default).
 
+    device: "auto" is "cuda" where every rank has a GPU of its own, else "cpu".
+
     check: before the run, compare what the shards compute with the whole model, which shard 0 then loads as well; left
     out where that would take over a quarter of the memory that the host has free.
     """
@@ -254,6 +256,7 @@ class MeshConfig(_Section):
     shards: Annotated[int, Field(ge=1)] = 1
     check: bool = True
     transport: Literal["auto", "torch", "mpi"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: NotNegative = 0
 
 

@@ -79,7 +79,7 @@ def load_shard(config: ModelConfig, kind: str, labels: Sequence[str], row: Row) 
     Collective over the row.  Raises ConfigError, on every shard alike.
     """
     if row.shards == 1:
-        return load_model(config, kind, labels), {}
+        return load_model(config, kind, labels).to(row.device), {}
 
     def begin() -> nn.Module:
         check_shards(checked_config(config, kind), row.shards)

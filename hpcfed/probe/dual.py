@@ -14,7 +14,7 @@ first batch (`bind`). A model that does not keep the batch first is run twice in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -78,8 +78,12 @@ class Probe:
         if self.mode == "unbound":
             self.bind(inputs)
         if self.mode == "dual":
-            with suppress(*UNFIT):  # a batch unlike the trial's, e.g. one whose mask the model leaves out
+            try:
                 return self._dual(inputs, seed, mu)
+            except torch.OutOfMemoryError:  # a RuntimeError, too
+                raise
+            except UNFIT:  # a batch unlike the trial's, e.g. one whose mask the model leaves out
+                pass
         return self._two_passes(inputs, seed, mu)
 
     def _dual(self, inputs: Inputs, seed: int, mu: float) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,7 @@ class Examples:
 @dataclass(frozen=True, eq=False)
 class Batch:
     """inputs: what the model is called with, each [rows, ...]; token ids and masks int64, pixel_values float32 (whoever
-    calls the model casts floating inputs to the model's dtype and moves all to its device).  label: int64 [n].
+    calls the model casts floating inputs to the model's dtype).  label: int64 [n].
     extra: what the scores need beside the logits, dimension 0 = rows.
     """
 
@@ -89,6 +89,13 @@ class Batch:
     label: Tensor
     rows_per_example: int = 1
     extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: str) -> Batch:
+        """The same batch with all of its tensors on a device; itself if they are there."""
+        if device == "cpu":
+            return self
+        inputs, extra = ({k: v.to(device) for k, v in tensors.items()} for tensors in (self.inputs, self.extra))
+        return Batch(inputs, self.label.to(device), self.rows_per_example, extra)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +121,7 @@ class Task:
     """A data set in the form that one kind of model sees it in.
 
     labels: names of the C classes.  train: what the clients hold.  splits: what is evaluated, by name.
+    device: where batches are wanted, "cpu" or "cuda".
     """
 
     name: str
@@ -122,6 +130,7 @@ class Task:
     splits: dict[str, Examples]
     form: Form
     metric: str = "accuracy"
+    device: str = "cpu"
 
     @property
     def head_rows(self) -> list[int] | None:
@@ -132,7 +141,7 @@ class Task:
         return self.form.keep_last
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        return self.form.collate(examples)
+        return self.form.collate(examples).to(self.device)
 
     def tokens(self, example: Example) -> int:
         return self.form.tokens(example)

@@ -40,7 +40,7 @@ def choose(launch: Launch, setting: Literal["auto", "torch", "mpi"] = "auto", de
     """Collective over all ranks of the launch: the transport that its launcher calls for.
 
     torchrun: torch.  mpirun: mpi.  srun: mpi if srun speaks PMI and an MPI library is there, else torch.  One rank:
-    nothing.  device: "cuda" lets torch vote by NCCL if every rank of this host has a GPU of its own.
+    nothing.  device: mesh.device; "cuda" lets torch vote by NCCL if this host has a GPU for every rank on it.
     TransportError if the ranks cannot be connected, ConfigError if torch does not know where to meet.
     """
     if launch.size == 1:
@@ -51,16 +51,20 @@ def choose(launch: Launch, setting: Literal["auto", "torch", "mpi"] = "auto", de
         return MpiTransport(launch)
     from .torchdist import TorchTransport, gpu_for_each
 
-    return TorchTransport(launch, "nccl" if device.startswith("cuda") and gpu_for_each(launch) else "gloo")
+    return TorchTransport(launch, "nccl" if device == "cuda" and gpu_for_each(launch) else "gloo")
 
 
-def spread(everybody: Transport, launch: Launch, shards: int, device: str = "cpu") -> Transport:
-    """Collective over all ranks of the launch: its ranks as rows of `shards`; see shards.py."""
+def spread(everybody: Transport, launch: Launch, shards: int, device: str = "auto") -> Transport:
+    """Collective over all ranks of the launch: its ranks as rows of `shards`, on what mesh.device says."""
+    from .device import pick_device
+
+    found = pick_device(everybody, launch, device)
     if shards == 1:
+        everybody.inside = Row(found)
         return everybody
     from .shards import spread as over
 
-    return over(everybody, launch, shards, device)
+    return over(everybody, launch, shards, found)
 
 
 def speaks_mpi(launch: Launch) -> bool:
@@ -146,4 +150,7 @@ def guard(where: Transport | Launch) -> Iterator[None]:
             fail(where, error)
         raise
     except BaseException as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU; torch is not loaded for its name
+            cure = "lower clients.max_batch_tokens or clients.batch, raise mesh.shards, or take mesh.device=cpu"
+            error = HpcfedError(f"{first_line(error)}; {cure}")
         fail(where, error)

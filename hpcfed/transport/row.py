@@ -21,14 +21,17 @@ T = TypeVar("T")
 class Row:
     """This rank's place in its row.  shard: 0 to shards - 1; shard 0 speaks for the row on the client axis.
 
-    device: "cpu" or "cuda", where the ranks' tensors meet.  beside: rows whose shard 0 is on this row's hosts.
+    device: "cpu" or "cuda", where the model is and the ranks' tensors meet.
+    beside: rows whose shard 0 is on this row's hosts.
     All methods are collective over the row: every shard calls them, in the same order.
     """
 
     shard = 0
     shards = 1
-    device = "cpu"
     beside = 1
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
 
     def gather(self, data: bytes) -> list[bytes]:
         """The bytes of every shard, in order; sizes may differ."""

@@ -29,7 +29,7 @@ from ..errors import ConfigError, TransportError
 from ..mesh import MeshShape
 from .base import PeerLostError, Transport, first_line, lost
 from .row import Row
-from .torchdist import SILENCE, START, gpu_for_each, own_address
+from .torchdist import SILENCE, START, own_address
 
 
 class RowWorld(Row):
@@ -138,7 +138,7 @@ class ShardedTransport(Transport):
 def spread(everybody: Transport, launch: Launch, shards: int, device: str = "cpu") -> Transport:
     """Collective over all ranks of the launch: its ranks as rows of `shards`.
 
-    device: "cuda" lets the shards of a row talk by NCCL if every rank of this host has a GPU of its own.
+    device: "cuda" lets the shards of a row talk by NCCL, each on its current GPU.
     Raises ConfigError on every rank alike if `shards` does not divide the ranks.
     """
     try:
@@ -159,8 +159,8 @@ def spread(everybody: Transport, launch: Launch, shards: int, device: str = "cpu
         if store is None:
             host, port = places[row * shards].decode().split()
             store = dist.TCPStore(host, int(port), None, False, START, wait_for_workers=False)
-        gpu = device.startswith("cuda") and gpu_for_each(launch)
-        world = RowWorld(shard, shards, store, torch.device("cuda", launch.local_rank) if gpu else torch.device("cpu"))
+        here = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device("cpu")
+        world = RowWorld(shard, shards, store, here)
     except (RuntimeError, ValueError, OSError) as error:
         raise TransportError(
             f"the {shards} shards of row {row} did not find each other at {host} within {START.total_seconds():.0f} s: "

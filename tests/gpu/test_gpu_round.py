@@ -6,7 +6,10 @@ Without a GPU the first test runs its engine in Triton's interpreter; the others
 from __future__ import annotations
 
 import copy
+import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -153,3 +156,18 @@ def test_the_benchmark_s_arguments(monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["gpu_round.py"])
         with pytest.raises(SystemExit, match="torch sees no GPU here, so nothing can be measured"):
             gpu_round.main()
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ["feedsign", "fedkseed", "fedavg"])
+def test_a_run_on_the_gpu_replays_on_the_cpu(name, tmp_path):
+    line = [sys.executable, "-m", "hpcfed", "train", "digits", "--quiet", "--out", str(tmp_path / "run")]
+    settings = {"algorithm.name": name, "rounds": "20" if name == "feedsign" else "2", "eval_every": "0"}
+    for key, value in settings.items():
+        line += ["--set", f"{key}={value}"]
+    subprocess.run([*line, "--set", "mesh.device=cuda"], check=True)
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["device"] == "cuda" and summary["peak_gpu_memory_bytes"] > 0
+    if name != "fedavg":  # which leaves no orbit
+        verify = [sys.executable, "-m", "hpcfed", "orbit", "verify", str(tmp_path / "run"), "--base", "digits-vit"]
+        subprocess.run(verify, check=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
