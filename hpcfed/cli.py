@@ -97,6 +97,7 @@ def _train(
 ) -> dict[str, Any]:
     """One rank's part of a training run: enter the run folder (row 0), build, train."""
     from .config import to_toml
+    from .elastic import earlier_attempts, note_begun
     from .keeper import Keeper, build_together, together
     from .runlog import MAY_CHANGE, RunFolder
     from .train import train
@@ -104,8 +105,16 @@ def _train(
     def enter() -> RunFolder | None:
         if transport.rank:
             return None
-        return RunFolder.create(out, to_toml(recipe), describe(launch), force, resume, MAY_CHANGE)
+        entered = RunFolder.create(out, to_toml(recipe), describe(launch), force, resume, MAY_CHANGE)
+        note_begun(launch, out)
+        if earlier.begun:
+            entered.notes.append(f"{launch.launcher} started the ranks anew: going on with the run in {out}")
+        return entered
 
+    earlier = earlier_attempts(transport, launch, out)
+    if earlier.summary:  # a rank died on its way out
+        return earlier.summary
+    force, resume = force and not earlier.begun, resume or earlier.begun
     # --force moves the old run aside only when the new one can start: a wrong setting must not cost a run.
     folder = None if force else together(transport, enter)
     try:

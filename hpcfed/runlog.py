@@ -39,7 +39,8 @@ MAY_CHANGE = (
     "algorithm.ballot", "algorithm.walk_copy",
 )  # fmt: skip
 GO_ON = "free space and go on with --resume"
-STATUSES = ("finished", "interrupted", "budget spent")
+ENDED = ("finished", "budget spent")
+STATUSES = (*ENDED, "interrupted")
 REQUIRED_KEYS = (
     "algorithm", "model", "task", "rounds", "clients", "rows", "shards", "metric_name", "metric_before",
     "metric_after", "loss_before", "loss_after", "uplink_bits_per_client_round", "wire_payload_bytes",
@@ -126,7 +127,7 @@ class RunFolder:
 
     def _check_resumable(self, known: set[str], resume: bool) -> None:
         status = _read_json(self.path / SUMMARY).get("status") if SUMMARY in known else "interrupted"
-        if status in ("finished", "budget spent"):
+        if status in ENDED:
             raise RunFolderError(
                 f"{self.path}: holds a finished run, and --resume has nothing to do there; "
                 "choose another --out, or --force to start over (the old run is moved aside, not deleted)"

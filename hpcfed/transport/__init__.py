@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from ..env import Launch
 from ..errors import HpcfedError, TransportError
@@ -25,6 +25,7 @@ __all__ = [
     "PeerLostError",
     "Row",
     "Transport",
+    "agent_store",
     "agree",
     "check_same",
     "choose",
@@ -65,6 +66,15 @@ def spread(everybody: Transport, launch: Launch, shards: int, device: str = "aut
     from .shards import spread as over
 
     return over(everybody, launch, shards, found)
+
+
+def agent_store(launch: Launch) -> Any:
+    """torch's key-value store that torchrun's agent serves and that outlives the ranks of this attempt, or None."""
+    if launch.launcher != "torchrun":
+        return None
+    from .torchdist import agent_store as found
+
+    return found(launch)
 
 
 def speaks_mpi(launch: Launch) -> bool:

@@ -1,8 +1,8 @@
 """The client axis over torch.distributed: a store and a process group object of its own.
 
 torch's default world stays free for whatever spreads a model over the ranks of one row, which takes that world to be
-its own. The store's keys carry the restart count: after torchrun restarts a job, the addresses of the dead attempt
-are still in the agent's store.
+its own. After torchrun restarts a job, the addresses of the dead attempt are still in the agent's store: every attempt
+has a part of the store to itself (`_fresh_part`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -42,9 +43,7 @@ class TorchTransport(Transport):
         point = meeting_point(launch)
         try:
             self._store: dist.Store | None = _store(launch, point)
-            channel = dist.PrefixStore(f"hpcfed/{launch.restart}", self._store)
-            channel.set(f"here/{launch.rank}", "1")
-            channel.wait([f"here/{rank}" for rank in range(launch.size)], START)
+            channel = _fresh_part(self._store, launch)
             address = own_address(launch, point)
             self._group: Any = _nccl(channel, launch) if backend == "nccl" else _gloo(channel, launch, address)
             self._watch = Watch(channel, self.row, self.rows, address or point.host, START.total_seconds())
@@ -130,6 +129,42 @@ def _store(launch: Launch, point: MeetingPoint) -> dist.Store:
     return dist.TCPStore(
         point.host, point.port, launch.size, serves, START, wait_for_workers=False, multi_tenant=serves
     )
+
+
+def agent_store(launch: Launch) -> dist.Store | None:
+    """The store that torchrun's agent serves and that outlives this attempt's ranks; None if there is none."""
+    if launch.launcher != "torchrun":
+        return None
+    point = meeting_point(launch)
+    return _store(launch, point) if point.by_agent else None
+
+
+def _fresh_part(store: dist.Store, launch: Launch) -> dist.Store:
+    """Collective: a part of the store that only the ranks of this attempt know, once all of them have come here.
+
+    Not named by the restart count: each agent of several counts for itself, and one that joins the others' restart
+    before it has seen its own worker fail does not count that. Rank 0 makes up the name instead, and tells it to every
+    process that calls: each calls by a token of its own, so a caller of a dead attempt is answered in vain.
+    """
+    token, end = os.urandom(8).hex(), time.monotonic() + START.total_seconds()
+    store.set(f"hpcfed/caller/{launch.rank}", token)
+    if launch.rank:
+        store.wait([f"hpcfed/answer/{token}"], START)
+        part = dist.PrefixStore(store.get(f"hpcfed/answer/{token}").decode(), store)
+    else:
+        part = dist.PrefixStore(f"hpcfed/{token}", store)
+    part.set(f"here/{launch.rank}", "1")
+    missing = set(range(launch.size)) if launch.rank == 0 else set()
+    while missing and time.monotonic() < end:
+        for rank in missing:
+            if store.check([f"hpcfed/caller/{rank}"]):
+                caller = store.get(f"hpcfed/caller/{rank}").decode()
+                store.set(f"hpcfed/answer/{caller}", f"hpcfed/{token}")
+        missing = {rank for rank in missing if not part.check([f"here/{rank}"])}
+        time.sleep(0.01 if missing else 0.0)
+    left = max(1.0, end - time.monotonic()) if launch.rank else 1.0
+    part.wait([f"here/{rank}" for rank in range(launch.size)], timedelta(seconds=left))
+    return part
 
 
 def _gloo(store: dist.Store, launch: Launch, address: str) -> Any:

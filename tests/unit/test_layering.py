@@ -25,7 +25,7 @@ ROWS = (
     ("algorithms", "local", "monitor", "scaling"),
     ("replay", "dense"),
     ("build",),
-    ("keeper",),
+    ("keeper", "elastic"),
     ("train",),
     ("submit", "plots", "doctor"),
     ("cli_cluster",),

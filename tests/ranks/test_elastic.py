@@ -1,0 +1,168 @@
+"""torchrun starts killed ranks anew: the run goes on by itself and ends as if nobody had been killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcfed.config import load_recipe, to_toml
+from hpcfed.elastic import earlier_attempts, note_begun
+from hpcfed.env import Launch, discover
+from hpcfed.orbit import read_journal
+from hpcfed.runlog import RunFolder, read_metrics, read_summary
+from hpcfed.transport import Transport
+from tests.command import ok
+from tests.ranks.harness import environment, free_port, launch, run_ranks, stop
+
+ONE_HOST = ["--standalone", "--nproc-per-node=2"]
+ROUNDS = 120
+VOTES = [f"rounds={ROUNDS}", "clients.batch=16", "eval_every=40"]
+GRADIENTS = ["algorithm.name=fedsgd", "rounds=60", "clients.batch=16", "save_every=7"]
+
+
+def parts(settings: list[str]) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def argv(settings: list[str], out: Path, *more: str) -> list[str]:
+    return ["-m", "hpcfed", "train", "digits", "--out", str(out), *more, *parts(settings)]
+
+
+def rounds(out: Path) -> list[int]:
+    """The rounds in metrics.jsonl, in order."""
+    return [record["t"] for record in read_metrics(out) if not {"split", "timed"} & record.keys()]
+
+
+def workers(agents: list[Any]) -> dict[int, int]:
+    """Rank -> process id, of the children of torchrun's agents that are alive."""
+    found = {}
+    for agent in agents:
+        for child in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split():
+            with suppress(OSError):  # it has just ended
+                for item in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                    if item.startswith(b"RANK="):
+                        found[int(item[5:])] = int(child)
+    return found
+
+
+def kill(agents: list[Any], out: Path, who: int, after: int) -> None:
+    """SIGKILL to rank `who` once `after` rounds of a run that has not ended are done."""
+    end = time.monotonic() + 120
+    while (out / "summary.json").exists() or max(rounds(out), default=0) < after or who not in workers(agents):
+        assert time.monotonic() < end and all(agent.poll() is None for agent in agents), f"never came to round {after}"
+        time.sleep(0.005)
+    os.kill(workers(agents)[who], signal.SIGKILL)
+
+
+@contextmanager
+def job(options: list[str], line: list[str], agents: int = 1) -> Iterator[tuple[list[Any], Any]]:
+    """The agents of one torchrun job, and the file that all their ranks write to."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--max-restarts=5", *options, *line]
+    with tempfile.TemporaryFile() as output:
+        common: dict[str, Any] = {"env": environment(), "stdin": subprocess.DEVNULL, "start_new_session": True}
+        children = [subprocess.Popen(command, stdout=output, stderr=output, **common) for _ in range(agents)]
+        try:
+            yield children, output
+        finally:
+            stop(children)
+
+
+def ended(agents: list[Any], output: Any, code: int = 0) -> str:
+    """All that was printed, once the job has ended with `code`."""
+    codes = [agent.wait(120) for agent in agents]
+    output.seek(0)
+    text: str = output.read().decode(errors="replace")
+    assert codes == [code] * len(agents), text
+    return text
+
+
+def test_killed_three_times(tmp_path: Path) -> None:
+    ok("train", "digits", *parts(VOTES), "--out", tmp_path / "alone", "--set", "mesh.threads=1")
+    out = tmp_path / "run"
+    with job(ONE_HOST, argv([*VOTES, "mesh.threads=1"], out)) as (agents, output):
+        for who, after in ((1, 10), (0, 45), (1, 90)):
+            kill(agents, out, who, after)
+        text = ended(agents, output)
+    assert text.count("torchrun started the ranks anew: going on with the run in") == 3, text
+    assert rounds(out) == list(range(1, ROUNDS + 1))
+    assert len(read_journal(out / "journal")[1]) == ROUNDS
+    assert (out / "orbit.safetensors").read_bytes() == (tmp_path / "alone" / "orbit.safetensors").read_bytes()
+    found, right = read_summary(out), read_summary(tmp_path / "alone")
+    same = ("fingerprint", "status", "rounds", "metric_before", "metric_after", "loss_after")
+    assert {key: found[key] for key in same} == {key: right[key] for key in same}
+    scored = [[(r["t"], r["value"]) for r in read_metrics(f) if "split" in r] for f in (out, tmp_path / "alone")]
+    assert scored[0] == scored[1]
+
+
+def test_dense_run_that_starts_over_is_killed_twice(tmp_path: Path) -> None:
+    """--force moves the old run aside once: the attempts after it go on with the new one."""
+    settings, out = [*GRADIENTS, "mesh.threads=1"], tmp_path / "run"
+    ok("train", "digits", *parts(settings), "--out", out)
+    with job(ONE_HOST, argv(settings, out, "--force")) as (agents, output):
+        for who, after in ((0, 20), (1, 40)):
+            kill(agents, out, who, after)
+        text = ended(agents, output)
+    assert "resumed after round 14" in text or "resumed after round 21" in text, text
+    assert rounds(out) == list(range(1, 61))
+    old = tmp_path / "run.old-1"
+    assert sorted(tmp_path.iterdir()) == [out, old]
+    assert (out / "weights.safetensors").read_bytes() == (old / "weights.safetensors").read_bytes()
+    assert read_summary(out)["fingerprint"] == read_summary(old)["fingerprint"]
+
+
+def test_two_agents_that_count_restarts_apart(tmp_path: Path) -> None:
+    """One agent on each of two "hosts": the one whose rank lives joins the other's restart, often without counting."""
+    ok("train", "digits", *parts(VOTES), "--out", tmp_path / "alone", "--set", "mesh.threads=1")
+    out, where = tmp_path / "run", f"--rdzv-endpoint=127.0.0.1:{free_port()}"
+    meet = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=7", where, "--local-addr=127.0.0.1"]
+    with job(meet, argv([*VOTES, "mesh.threads=1"], out), agents=2) as (agents, output):
+        for after in (10, 60):
+            kill(agents, out, 1, after)
+        ended(agents, output)
+    assert rounds(out) == list(range(1, ROUNDS + 1))
+    assert (out / "orbit.safetensors").read_bytes() == (tmp_path / "alone" / "orbit.safetensors").read_bytes()
+
+
+def test_a_run_of_another_job_is_refused_in_every_attempt(tmp_path: Path) -> None:
+    recipe = load_recipe("digits", VOTES)
+    RunFolder.create(tmp_path / "run", to_toml(recipe), {}).close()
+    (tmp_path / "run" / "journal").write_bytes(b"of yesterday")
+    finished = launch("torchrun", 2, ["--max-restarts", "1", *argv(VOTES, tmp_path / "run")])
+    assert finished.code != 0 and finished.output.count("holds an unfinished run (status interrupted)") == 2
+    assert (tmp_path / "run" / "journal").read_bytes() == b"of yesterday"
+
+
+def attempts(transport: Transport, folder: str) -> list[Any]:
+    """What a job finds before and after it entered a folder, and once the run there has ended."""
+    out, found = Path(folder), []
+    for step in ("nothing", "begun", "ended"):
+        if transport.row == 0 and step == "begun":
+            note_begun(discover(), out)
+        if transport.row == 0 and step == "ended":
+            (out / "summary.json").write_text('{"status": "finished"}')
+        transport.barrier()
+        found.append(earlier_attempts(transport, discover(), out))
+    return [[e.begun, e.summary] for e in found]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_an_attempt_learns(tmp_path: Path, n: int) -> None:
+    for found in run_ranks(n, attempts, str(tmp_path), launcher="torchrun"):
+        assert found == [[False, None], [True, None], [True, {"status": "finished"}]]
+
+
+def test_other_launchers_start_nothing_anew(tmp_path: Path) -> None:
+    from hpcfed.transport import choose
+
+    note_begun(Launch(), tmp_path)
+    assert not earlier_attempts(choose(Launch()), Launch(), tmp_path).begun
