@@ -254,7 +254,9 @@ def assemble(recipe: Recipe, transport: Transport, mesh: MeshShape, problem: Pro
         # Bound here on the first examples, not on the first batch a row meets, which depends on rows and on resuming.
         probe.bind(_few(recipe, problem.task))
         algorithm, mover = make_algorithm(header), make_mover(header, problem.weights)
-    held = hashlib.blake2b(b"".join(np.int64(len(p)).tobytes() + p.tobytes() for p in pool.parts), digest_size=16)
+    held = hashlib.blake2b(digest_size=16)
+    for part in pool.parts:
+        held.update(np.int64(len(part)).tobytes() + part.tobytes())
     data = f"{problem.task.train.digest()}-{held.hexdigest()}"
     if isinstance(pool, HostedPool):
         data = pool.data

@@ -2,7 +2,7 @@
 
     derive(run_seed, "direction", t, i)    64-bit seed of the i-th direction of round t
     derive(run_seed, "batch", client, t)   64-bit seed of a client's batch in round t
-    sample(seed, n, k)                     k distinct numbers of range(n)
+    sample(seed, n, k)                     k distinct numbers of range(n); shuffled(seed, n): all of them
     uniform(seed), normal(seed)            a draw from (0, 1), from N(0, 1)
 
 Hashing is BLAKE2b, so the numbers are the same on every machine, Python and library version. `normal` alone goes
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from array import array
 from collections.abc import Iterator
 from statistics import NormalDist
 
@@ -59,6 +60,15 @@ def sample(seed: int, n: int, k: int) -> list[int]:
         picked.append(moved.get(j, j))
         moved[j] = moved.get(i, i)
     return picked
+
+
+def shuffled(seed: int, n: int) -> array[int]:
+    """sample(seed, n, n) in 8 bytes a number, where that takes some 150 on the way."""
+    words, order = _words(seed), array("q", range(n))
+    for i in range(n):
+        j = i + (next(words) * (n - i) >> 64)
+        order[i], order[j] = order[j], order[i]
+    return order
 
 
 def coin(seed: int) -> int:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from .attack import Attack, flipped
-from .partition import SCHEMES, PartitionReport, partition, partition_report
+from .partition import SCHEMES, PartitionReport, Parts, partition, partition_report
 from .pool import CentralPool, Pool
 
-__all__ = ["SCHEMES", "Attack", "CentralPool", "PartitionReport", "Pool", "flipped", "partition", "partition_report"]
+__all__ = [
+    "SCHEMES",
+    "Attack",
+    "CentralPool",
+    "PartitionReport",
+    "Parts",
+    "Pool",
+    "flipped",
+    "partition",
+    "partition_report",
+]

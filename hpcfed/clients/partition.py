@@ -14,7 +14,7 @@ Promise  every example belongs to exactly one client and no client is empty; the
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, did_you_mean
-from ..seeds import derive, sample
+from ..seeds import derive, sample, shuffled
 
 Indices = NDArray[np.int64]
+BLOCK = 1024  # clients whose shares of the classes are in memory at a time
 SCHEMES = ("iid", "dirichlet", "shards", "quantity", "natural")
+
+
+class Parts:
+    """The indices of every client in one array, which is 8 bytes an example and 8 a client: [k] is a view of it.
+
+    flat: int64 [n], client after client.  starts: int64 [clients + 1].
+    """
+
+    def __init__(self, flat: Indices, starts: Indices) -> None:
+        self.flat, self.starts = flat, starts
+
+    @staticmethod
+    def cut(flat: Indices, sizes: Indices) -> Parts:
+        """Client k gets the next sizes[k] of `flat`."""
+        starts = np.zeros(len(sizes) + 1, np.int64)
+        np.cumsum(sizes, out=starts[1:])
+        return Parts(flat, starts)
+
+    @staticmethod
+    def joined(parts: Sequence[Indices]) -> Parts:
+        return Parts.cut(np.concatenate(list(parts)), np.array([len(part) for part in parts], np.int64))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, k: int) -> Indices:
+        if not 0 <= k < len(self):
+            raise IndexError(k)
+        return self.flat[self.starts[k] : self.starts[k + 1]]
+
+    def __iter__(self) -> Iterator[Indices]:
+        return (self[k] for k in range(len(self)))
 
 
 def partition(
@@ -37,7 +70,7 @@ def partition(
     seed: int = 0,
     shards_per_client: int = 2,
     ids: Sequence[object] | NDArray[np.generic] | None = None,
-) -> list[Indices]:
+) -> Parts:
     """Sorted indices into `labels` of each of the `clients` clients.
 
     labels: int64 [n] in range(C).  seed: any 64-bit seed.  ids: [n] owners, for "natural".
@@ -49,24 +82,26 @@ def partition(
             f"clients.count={clients}: there are only {n} training examples; use clients.count={n} or less"
         )
     if scheme == "iid":
-        parts = np.array_split(_shuffled(n, seed), clients)
+        larger = np.arange(clients) < n % clients
+        parts = Parts.cut(_shuffled(n, seed), n // clients + larger)
     elif scheme == "dirichlet":
-        parts = _dirichlet(labels, clients, beta, seed)
+        parts = Parts.joined(_dirichlet(labels, clients, beta, seed))
     elif scheme == "shards":
-        parts = _shards(labels, clients, shards_per_client, seed)
+        parts = Parts.joined(_shards(labels, clients, shards_per_client, seed))
     elif scheme == "quantity":
-        parts = np.split(_shuffled(n, seed), np.cumsum(_sizes(n, clients, beta, seed))[:-1])
+        parts = Parts.cut(_shuffled(n, seed), _sizes(n, clients, beta, seed))
     elif scheme == "natural":
         parts = _natural(ids, clients, seed)
     else:
         raise ConfigError(f"clients.partition={scheme!r} is unknown{did_you_mean(scheme, SCHEMES)}")
-    parts = [np.sort(part) for part in parts]
-    assert len(parts) == clients and all(len(part) for part in parts) and sum(map(len, parts)) == n
+    assert len(parts) == clients and len(parts.flat) == n and (np.diff(parts.starts) > 0).all()
+    for part in parts:
+        part.sort()
     return parts
 
 
 def _shuffled(n: int, seed: int) -> Indices:
-    return np.array(sample(derive(seed, "shuffle"), n, n), np.int64)
+    return np.frombuffer(shuffled(derive(seed, "shuffle"), n), np.int64)
 
 
 def _dirichlet(labels: Indices, clients: int, beta: float, seed: int) -> list[Indices]:
@@ -124,7 +159,7 @@ def _sizes(n: int, clients: int, beta: float, seed: int) -> Indices:
     return 1 + np.diff(cuts, prepend=0)
 
 
-def _natural(ids: Sequence[object] | NDArray[np.generic] | None, clients: int, seed: int) -> list[Indices]:
+def _natural(ids: Sequence[object] | NDArray[np.generic] | None, clients: int, seed: int) -> Parts:
     # Not flwr-datasets' NaturalIdPartitioner: it has as many clients as owners, always, and writes a progress bar.
     if ids is None:
         raise ConfigError('clients.partition="natural": clients.id_column must name the column that holds the owner')
@@ -137,7 +172,7 @@ def _natural(ids: Sequence[object] | NDArray[np.generic] | None, clients: int, s
     client = np.empty(len(owners), np.int64)
     client[sample(derive(seed, "owners"), len(owners), len(owners))] = np.arange(len(owners)) % clients
     order = np.argsort(client[owner], kind="stable")
-    return np.split(order, np.cumsum(np.bincount(client[owner], minlength=clients))[:-1])
+    return Parts.cut(order, np.bincount(client[owner], minlength=clients))
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,12 +217,13 @@ class PartitionReport:
         )
 
 
-def partition_report(parts: Sequence[Indices], labels: Indices, names: Sequence[str]) -> PartitionReport:
+def partition_report(parts: Parts | Sequence[Indices], labels: Indices, names: Sequence[str]) -> PartitionReport:
     """How classes and sizes differ between clients: what the line and the picture show."""
-    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    flat = owner * len(names) + labels[np.concatenate(list(parts))]
-    counts = np.bincount(flat, minlength=len(parts) * len(names)).reshape(len(parts), len(names))
-    share = counts / counts.sum(axis=1, keepdims=True)
-    everybody = counts.sum(axis=0) / counts.sum()
-    skew = float(np.abs(share - everybody).sum(axis=1).mean() / 2)
-    return PartitionReport(counts, list(names), skew, float((counts > 0).sum(axis=1).mean()))
+    counts = np.empty((len(parts), len(names)), np.int64)
+    for k, part in enumerate(parts):
+        counts[k] = np.bincount(labels[part], minlength=len(names))
+    everybody, away = counts.sum(axis=0) / counts.sum(), 0.0
+    for low in range(0, len(parts), BLOCK):
+        some = counts[low : low + BLOCK]
+        away += float(np.abs(some / some.sum(axis=1, keepdims=True) - everybody).sum())
+    return PartitionReport(counts, list(names), away / len(parts) / 2, float((counts > 0).sum(axis=1).mean()))

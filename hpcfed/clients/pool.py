@@ -10,17 +10,21 @@ All are functions of (run seed, recipe, t) and never of the number of rows: a gr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from ..seeds import derive, sample
+from .partition import Parts
 
 
 class Pool:
     """parts: per client the indices of its examples, int64 [n_k].  cohort_size: voters a round.  group: ids a group."""
 
-    def __init__(self, parts: Sequence[np.ndarray], cohort_size: int, group: int, batch: int, run_seed: int) -> None:
+    def __init__(
+        self, parts: Parts | Sequence[np.ndarray], cohort_size: int, group: int, batch: int, run_seed: int
+    ) -> None:
         self.parts, self.cohort_size, self.group = parts, cohort_size, group
         self.clients = len(parts)
         self._batch, self._run_seed = batch, run_seed
@@ -40,8 +44,11 @@ class Pool:
             self._last = t, list(ids)
         return self._last[1]
 
-    def groups(self, t: int) -> dict[int, list[int]]:
+    def groups(self, t: int) -> Mapping[int, Sequence[int]]:
         """Group number -> its members in round t's cohort; groups without a member are left out."""
+        if self.cohort_size == self.clients:  # ranges: 36 bytes a client less than lists
+            ends = [*range(0, self.clients, self.group), self.clients]
+            return {group: range(*span) for group, span in enumerate(itertools.pairwise(ends))}
         groups: dict[int, list[int]] = {}
         for client in self.cohort(t):
             groups.setdefault(client // self.group, []).append(client)

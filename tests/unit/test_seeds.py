@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcfed.seeds import coin, derive, name_key, normal, sample, uniform
+from hpcfed.seeds import coin, derive, name_key, normal, sample, shuffled, uniform
 
 SEEDS = st.integers(0, 2**64 - 1)
 PARTS = st.lists(st.text(max_size=5) | st.integers(-5, 2**40), max_size=4)
@@ -82,6 +82,11 @@ def test_sample_is_distinct_and_in_range(seed, n, data):
     assert len(picked) == k == len(set(picked)) and all(0 <= i < n for i in picked)
     assert sample(seed, n, n)[:k] == picked  # a longer sample begins with the shorter one
     assert sorted(sample(seed, n, n)) == list(range(n))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 700])
+def test_a_shuffle_is_a_sample_of_all(n):
+    assert list(shuffled(2**63 + 5, n)) == sample(2**63 + 5, n, n)
 
 
 def test_sample_is_unbiased():

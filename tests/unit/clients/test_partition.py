@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcfed.clients import SCHEMES, partition, partition_report
+from hpcfed.clients import SCHEMES, Pool, partition, partition_report
 from hpcfed.errors import ConfigError
 
 NAMES = [str(c) for c in range(10)]
@@ -49,6 +50,23 @@ def test_ten_thousand_clients(scheme):
     parts = partition(labels, 10_000, scheme, beta=0.1, seed=1, ids=np.arange(50_000) // 4)
     check(parts, 50_000, 10_000)
     assert partition_report(parts, labels, NAMES).counts.shape == (10_000, 10)
+
+
+@pytest.mark.parametrize("scheme", ["iid", "quantity"])
+def test_a_client_costs_its_indices_and_little_more(scheme):
+    clients, held = 20_000, 4
+    labels = labels_of(clients * held)
+    tracemalloc.start()
+    try:
+        parts = partition(labels, clients, scheme, seed=1)
+        partition_report(parts, labels, NAMES).data()
+        pool = Pool(parts, clients, 100, 4, 0)
+        voters = sum(len(members) for t in range(2) for members in pool.groups(t).values())
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # 32 bytes of indices, 8 of offsets; at the peak the report's counts too, 80 for ten classes and 8 for their sums
+    assert voters == 2 * clients and kept / clients < 48 and peak / clients < 160
 
 
 @pytest.mark.parametrize("scheme", ["iid", "dirichlet", "shards", "quantity", "natural"])
