@@ -56,6 +56,7 @@ class FedAvg:
         finally:
             for name, p in self._weights.params.items():
                 p.data.copy_(start[name])
+            start.clear()  # the caller still has `moved`: the next client would take a second copy
 
     def _walk(self, client: int, t: int, lr: float) -> float:
         """Train the weights in place on the client's data; mean loss of its examples, each when it was met.
