@@ -113,7 +113,7 @@ def build_problem(recipe: Recipe, row: Row | None = None, hosted: Sequence[Entry
     task = replace(task, device=row.device)
     model, slices = load_shard(recipe.model, kind, task.labels, row)
     weights = Weights(model, recipe.algorithm.train_only, slices, row)
-    problem = Problem(model, processor, task, weights, _forward(model, task, row), kind)
+    problem = Problem(model, processor, task, weights, make_forward(model, task, row), kind)
     if row.shards > 1 and recipe.mesh.check:
         problem.notes += check_shards(recipe, problem)
     return problem
@@ -147,7 +147,7 @@ def check_shards(recipe: Recipe, problem: Problem) -> list[str]:
         whole = load_model(recipe.model, problem.kind, task.labels).to(row.device)
         if Weights(whole, recipe.algorithm.train_only).fingerprint() != fingerprint:
             return "hold other weights than the whole model"
-        expected = _forward(whole, task, Row())(inputs).double()
+        expected = make_forward(whole, task, Row())(inputs).double()
         spread, apart = (expected - expected.mean()).norm(), (found - expected).norm()
         most = LOGITS_APART[recipe.model.dtype]
         if bool(apart <= most * spread):
@@ -280,8 +280,8 @@ def build_pool(recipe: Recipe, train: Examples) -> Pool:
     return Pool(parts, c.cohort, c.group, c.batch, recipe.seed)
 
 
-def make_header(recipe: Recipe, problem: Problem, pool: Pool) -> Header:
-    """What the run's orbit says about itself."""
+def make_header(recipe: Recipe, problem: Problem, pool: Pool, fingerprint: str | None = None) -> Header:
+    """What the run's orbit says about itself.  fingerprint: of the base model; default: of the problem's weights."""
     a = recipe.algorithm
     return Header(
         algorithm=a.name,
@@ -293,7 +293,7 @@ def make_header(recipe: Recipe, problem: Problem, pool: Pool) -> Header:
         rounding=recipe.rounding,
         dtype=recipe.model.dtype,
         base_model=public_name(recipe.model.name),
-        base_fingerprint=problem.weights.fingerprint(),
+        base_fingerprint=fingerprint or problem.weights.fingerprint(),
         layout_hash=problem.weights.layout_hash,
         train_only=a.train_only,
         payload="signs" if a.name == "feedsign" else "floats",
@@ -323,7 +323,7 @@ def _settings(a: AlgorithmConfig, pool: Pool) -> dict[str, Any]:
     return settings
 
 
-def _forward(model: nn.Module, task: Task, row: Row) -> Forward:
+def make_forward(model: nn.Module, task: Task, row: Row) -> Forward:
     """inputs [R, ...] -> logits, computed only where the task reads them."""
     dtype = next(model.parameters()).dtype
     extra: dict[str, Any] = {}

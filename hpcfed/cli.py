@@ -357,6 +357,11 @@ app.command(
 )(cli_cluster.doctor)
 
 
+app.command(
+    epilog="Example: hpcfed plan sst2-opt-125m --set model.name=FOLDER --nodes 4 --gpus-per-node 8 --gpu-memory 80GB"
+)(cli_cluster.plan)
+
+
 @app.command(epilog="Example: hpcfed version")
 def version() -> None:
     """Print the version."""

@@ -1,4 +1,4 @@
-"""The commands for clusters, submit and doctor; cli.py puts them beside the others. Heavy imports wait till needed."""
+"""The commands for clusters: submit, plan and doctor. cli.py puts them beside the others; heavy imports wait."""
 
 from __future__ import annotations
 
@@ -178,3 +178,29 @@ def _examine(launch: Launch, transport: Transport, wanted: Recipe | None, out: P
         print("\n".join(f"wrong: {text}" for text in wrong) or "nothing is wrong", flush=True)
     transport.close()
     return wrong
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (digits, ...) or a TOML file.")],
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the job.")] = 1,
+    per_node: Annotated[int, typer.Option("--gpus-per-node", min=1, help="Ranks on a node, one a GPU.")] = 1,
+    memory: Annotated[
+        str | None, typer.Option("--gpu-memory", help="Of each GPU, e.g. 80GB; default: no limit.")
+    ] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Of an example; default: the most the task allows.")] = None,
+    tflops: Annotated[float | None, typer.Option(help="Sustained TFLOP/s of a rank, for the time.")] = None,
+    draws: Annotated[float | None, typer.Option(help="Numbers a rank draws, in G/s, for the time.")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Before you queue a run: memory of a rank, shards it needs, bytes and time of a round, size of the orbit."""
+    from .config import load_recipe
+    from .display import plan_table
+    from .plan import check_shapes, make_plan, parse_bytes, speed_of
+
+    wanted = load_recipe(recipe, set_ or [])
+    limit = parse_bytes("--gpu-memory", memory) if memory else None
+    speed = speed_of(wanted, limit is not None, tflops, draws)
+    found = make_plan(wanted, tokens, "cpu" if limit is None else "cuda")
+    shapes = found.shapes(nodes, per_node, limit, speed)
+    plan_table(found, shapes, speed.what, limit)
+    check_shapes(wanted, shapes, limit)

@@ -25,6 +25,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:  # evaluate imports torch, which tables do without
     from .evaluate import Score
     from .orbit import Orbit
+    from .plan import Plan, Shape
     from .privacy import Forecast
 
 REDRAW_SECONDS = 0.2  # on a terminal
@@ -280,6 +281,44 @@ def privacy_table(
     if rate == 1:
         del lines["cohorts"]
     _print_pairs(lines, stream)
+
+
+def plan_table(
+    plan: Plan, shapes: Sequence[Shape], speed: str, limit: int | None, stream: TextIO | None = None
+) -> None:
+    """Print what a run will take and on which meshes.  speed: what the time was computed from."""
+    m, w = plan.memory, plan.work
+    rows = max(shape.rows for shape in shapes if not shape.problem or all(other.problem for other in shapes))
+    parts = {"weights": m.weights, "scratch": m.scratch, "kept": m.kept, "in main memory": m.host}
+    parts |= {"activations": m.forward, "or update": m.update}
+    needed = "" if limit is None else f"{plan.shards_needed(limit) or 'no number of them'} for {size(limit)} a rank"
+    lines = {
+        "model": f"{plan.recipe.model.name}, {count(plan.parameters)} parameters in {plan.recipe.model.dtype}"
+        + ("" if plan.trained == plan.parameters else f", {count(plan.trained)} of them trained"),
+        **({"shards needed": needed} if needed else {}),
+        "forward pass": f"{_many(w.examples, 'example')} of {_many(plan.tokens, 'token')}, both sides at once",
+        "memory, 1 shard": f"{size(m.round)} in the round: "
+        + ", ".join(f"{name} {size(n)}" for name, n in parts.items() if n),
+        "in evaluation": f"{size(m.always + m.evaluation)} (eval_batch={plan.recipe.eval_batch})",
+        "a client sends": f"{_many(plan.up, 'bit')} a round and gets {_many(plan.down, 'bit')} "
+        f"({plan.recipe.algorithm.name})",
+        "a row sends": f"{count(plan.payload(rows))} bytes a round on {_many(rows, 'row')}",
+        "orbit": "none: dense weights are saved instead"
+        if plan.orbit is None
+        else f"{size(plan.orbit)} after {count(plan.recipe.rounds)} rounds",
+        "time": f"an estimate from {speed}; nothing for waiting, sums within a row, evaluation or start",
+    }
+    _print_pairs(lines, stream)
+    table = Table(box=box.SIMPLE)
+    for heading in ("shards", "rows", "memory a rank", "rounds/s", "run"):
+        table.add_column(heading, justify="right")
+    table.add_column("possible" if limit is None else f"possible with {size(limit)} a rank", overflow="fold")
+    for s in shapes:
+        figures = (size(s.memory), f"{s.rounds:.3g}", duration(plan.recipe.rounds / s.rounds))
+        table.add_row(count(s.shards), count(s.rows), *figures, s.problem or "yes")
+    _print(table, stream)
+    for note in plan.notes:
+        _console(stream or sys.stdout, plain=True).print(f"  {note}", soft_wrap=True)
 
 
 def percent(fraction: float | None) -> str:

@@ -8,6 +8,7 @@ Promise: the layout moves clients between rows, never between groups; what a gro
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import ConfigError
@@ -63,3 +64,10 @@ class MeshShape:
         """The groups that `row` hosts: the inverse of row_of_group."""
         assert 0 <= row < self.rows
         return range(-(-row * groups // self.rows), -(-(row + 1) * groups // self.rows))
+
+    def hosted(self, groups: Mapping[int, Sequence[int]], n_groups: int) -> list[int]:
+        """How many of a round's clients each row hosts.  groups: group number -> its members, of `n_groups` in all."""
+        found = [0] * self.rows
+        for group, members in groups.items():
+            found[self.row_of_group(group, n_groups)] += len(members)
+        return found

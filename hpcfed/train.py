@@ -73,10 +73,7 @@ def send(run: Run, slopes: Slopes, t: int, stop: bool) -> Tally | Reports:
 
 def who_votes(run: Run, t: int) -> tuple[int, list[int]]:
     """How many clients vote in round t, in all and on each row; every rank finds the same."""
-    hosted = [0] * run.mesh.rows
-    for group, members in run.pool.groups(t).items():
-        hosted[run.mesh.row_of_group(group, run.pool.n_groups)] += len(members)
-    return run.pool.cohort_size, hosted
+    return run.pool.cohort_size, run.mesh.hosted(run.pool.groups(t), run.pool.n_groups)
 
 
 def outcome(slopes: Slopes, found: Tally | Reports, tallied: bool) -> Outcome:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,11 @@ class Weights:
         full = {name: self.slices[name].shape if name in self.slices else p.shape for name, p in self.params.items()}
         self.layout_hash = layout_hash(full)
         rest = {name: p for name, p in named.items() if name not in self.params} | _persistent_buffers(model)
-        self._rest = self._fingerprints(rest)
+        self._fixed = rest
+
+    @cached_property
+    def _rest(self) -> tuple[int, int]:
+        return self._fingerprints(self._fixed)
 
     @property
     def numel(self) -> int:

@@ -135,7 +135,7 @@ def load_processor(config: ModelConfig, kind: str) -> Any:
     """
     found = load_config(config)
     if kind == "image-classification":
-        return _image_processor(config, found)
+        return image_processor(config, found)
     from transformers import AutoTokenizer
 
     try:
@@ -146,16 +146,24 @@ def load_processor(config: ModelConfig, kind: str) -> Any:
     _set_pad_token(config, tokenizer)
     if kind == "masked-lm" and (tokenizer.mask_token_id is None or not tokenizer.is_fast):
         raise ConfigError(f"model.name={config.name!r}: a masked model needs a fast tokenizer with a mask token")
-    positions = getattr(found, "max_position_embeddings", None) or tokenizer.model_max_length
-    if any(family in found.model_type for family in _OFFSET):
-        positions -= (found.pad_token_id or 0) + 1
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-    if (
-        kind == "causal-lm"
-        and "position_ids" in inspect.signature(_model_class(config, found, kind).forward).parameters
-    ):
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions(found) or tokenizer.model_max_length)
+    if takes_positions(config, found, kind):
         tokenizer.model_input_names = [*tokenizer.model_input_names, "position_ids"]
     return tokenizer
+
+
+def positions(found: Any) -> int | None:
+    """Longest sequence that the model has positions for, if its configuration says so."""
+    longest: int | None = getattr(found, "max_position_embeddings", None) or getattr(found, "max_seq_len", None)  # MPT
+    if longest and any(family in found.model_type for family in _OFFSET):
+        longest -= (found.pad_token_id or 0) + 1
+    return longest or None
+
+
+def takes_positions(config: ModelConfig, found: Any, kind: str) -> bool:
+    """Whether position_ids are among the model's inputs."""
+    forward = _model_class(config, found, kind).forward
+    return kind == "causal-lm" and "position_ids" in inspect.signature(forward).parameters
 
 
 def _set_pad_token(config: ModelConfig, tokenizer: Any) -> None:
@@ -171,7 +179,7 @@ def _set_pad_token(config: ModelConfig, tokenizer: Any) -> None:
         )
 
 
-def _image_processor(config: ModelConfig, found: Any) -> dict[str, Any]:
+def image_processor(config: ModelConfig, found: Any) -> dict[str, Any]:
     """From preprocessor_config.json where the model has one; else the model's own size and mean = std = 0.5."""
     from transformers.utils import cached_file
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .header import Header, pack_signs, public_name, unpack_signs
 from .journal import Journal, read_journal
-from .sealed import Orbit, load, load_any, seal
+from .sealed import Orbit, load, load_any, seal, sealed_bytes
 
 __all__ = [
     "Header",
@@ -16,5 +16,6 @@ __all__ = [
     "public_name",
     "read_journal",
     "seal",
+    "sealed_bytes",
     "unpack_signs",
 ]

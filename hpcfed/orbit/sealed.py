@@ -72,6 +72,11 @@ def seal(path: str | Path, header: Header, payloads: Sequence[bytes], fingerprin
     return len(raw)
 
 
+def sealed_bytes(header: Header, rounds: int) -> int:
+    """How large a sealed orbit of so many rounds is."""
+    return len(_to_bytes(header, rounds, b"", "0" * 32)) + _tensor(header, rounds)[3]
+
+
 def load(path: str | Path) -> Orbit:
     """The orbit in a sealed file, every byte of it verified."""
     path = Path(path)

@@ -212,7 +212,7 @@ class Probe:
         rows = [x.reshape(-1, width) for x in xs]
         out = xs[0].new_empty(sum(len(x) for x in rows), n)
         parts = out.split([len(x) for x in rows])
-        step = -(-n // -(-n * width // BLOCK[weight.device.type]))  # blocks of equal size
+        step = self._step(n, width, weight.device.type)
         for low in range(0, n, step):
             high = min(n, low + step)
             weights = self._block(sites.get("weight"), weight, low, high)
@@ -223,6 +223,10 @@ class Probe:
                 else:
                     torch.addmm(b, x, w.t(), out=into[:, low:high])
         return out.view(-1, *xs[0].shape[1:-1], n) if xs[0].dim() > 1 else out.view(-1)
+
+    def _step(self, n: int, width: int, device: str) -> int:
+        """Output features in a block of a weight [n, width]; all blocks are of equal size."""
+        return -(-n // -(-n * width // BLOCK[device]))
 
     def _block(self, site: Site | None, fixed: Tensor | None, low: int, high: int) -> list[Any]:
         """Per side, rows low to high of a linear layer's weight or bias, perturbed if it is trained."""
@@ -278,11 +282,14 @@ class Probe:
                 "model.dtype is too narrow for it (float32 and bfloat16 reach further than float16)"
             )
         self._attribute(few[0], seed, *calls)
-        expected = self._two_passes(few[1], seed, TRIAL_MU)
+        self._choose_mode(few[1], seed, *calls)
+
+    def _choose_mode(self, inputs: Inputs, seed: int, *calls: Calls) -> None:
+        expected = self._two_passes(inputs, seed, TRIAL_MU)
         self.mode = "trial"
-        fits = find_scales(self._owners, *calls) and self._agrees(few[1], seed, expected)
+        fits = find_scales(self._owners, *calls) and self._agrees(inputs, seed, expected)
         self.late = fits and len(self.weights.params) < len(list(self.model.parameters()))
-        self.late = self.late and self._agrees(few[1], seed, expected)
+        self.late = self.late and self._agrees(inputs, seed, expected)
         if not self.late:
             for owner in self._owners:
                 owner.single.clear()
@@ -307,12 +314,7 @@ class Probe:
         the enclosing module that runs becomes its owner (torch's MultiheadAttention reads its child's weight so). So it
         does if its owner never sees the batch (BERT's position embeddings look up the same rows for all).
         """
-        paths = dict(self.model.named_modules())
-        home = find_sites(self.model, self.weights)
-        for site in home:
-            if (seen := two.get(site.module)) and seen == three[site.module]:
-                home[site] = enclosing(home[site], set(two), paths)
-        self._owners = make_owners(home, paths)
+        home, paths = self._settle(two, three)
         suspects = {site.name for site in home} if self._leaks(inputs, seed, list(home)) else set()
         for name in sorted(suspects):
             sites = [site for site in home if site.name == name]
@@ -321,6 +323,16 @@ class Probe:
                 for site in sites:
                     home[site] = enclosing(home[site], set(two), paths)
                 self._owners = make_owners(home, paths)
+
+    def _settle(self, two: Calls, three: Calls) -> tuple[dict[Site, str], dict[str, nn.Module]]:
+        """Owners as far as shapes tell; (the path of each site's owner, all modules by path)."""
+        paths = dict(self.model.named_modules())
+        home = find_sites(self.model, self.weights)
+        for site in home:
+            if (seen := two.get(site.module)) and seen == three[site.module]:
+                home[site] = enclosing(home[site], set(two), paths)
+        self._owners = make_owners(home, paths)
+        return home, paths
 
     def _leaks(self, inputs: Inputs, seed: int, sites: list[Site]) -> bool:
         """Does any module read one of `sites` while its owner is at rest?"""

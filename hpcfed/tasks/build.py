@@ -204,13 +204,17 @@ def _form(config: TaskConfig, info: TaskInfo, kind: str, processor: Any, classes
 def _max_length(config: TaskConfig, info: TaskInfo, kind: str, tokenizer: Any) -> int:
     """task.max_length, or 256 (128 for single texts of masked models and classifiers), within the model's positions."""
     if config.max_length is None:
-        usual = 256 if kind == "causal-lm" or len(info.text) > 1 else 128
-        return min(usual, tokenizer.model_max_length)
+        return min(usual_length(info, kind), tokenizer.model_max_length)
     if config.max_length > tokenizer.model_max_length:
         raise ConfigError(
             f"task.max_length={config.max_length}: the model has only {tokenizer.model_max_length} positions"
         )
     return config.max_length
+
+
+def usual_length(info: TaskInfo, kind: str) -> int:
+    """Where examples are cut unless task.max_length says otherwise, in tokens."""
+    return 256 if kind == "causal-lm" or len(info.text) > 1 else 128
 
 
 def _load_digits(config: TaskConfig, info: TaskInfo) -> Task:

@@ -136,6 +136,12 @@ def guided(transport: Transport, recipe: Recipe, path: Path) -> list[list[list[f
     return found
 
 
+def held(row: Row, folder: str) -> dict[str, int]:
+    """Bytes of the parameters that this shard holds, a family."""
+    problems = {family: build_problem(recipe_of(folder, family, "mesh.check=false"), row) for family in FAMILIES}
+    return {family: sum(p.nbytes for p in found.model.parameters()) for family, found in problems.items()}
+
+
 def alone_and_spread(everybody: Transport, folder: str) -> dict[str, Any]:
     """Two ranks: as two rows, then as one row of two shards."""
     found: dict[str, Any] = {"slopes": {}}
@@ -144,6 +150,7 @@ def alone_and_spread(everybody: Transport, folder: str) -> dict[str, Any]:
         found["slopes"][dtype] = guided(everybody, recipe, Path(folder, f"opt-{dtype}.safetensors"))
     transport = spread(everybody, discover(), 2)
     found |= {"replayed": replayed(transport.inside, folder), "traps": traps(transport.inside, folder)}
+    found["held"] = held(transport.inside, folder)
     transport.close()
     return found
 

@@ -20,6 +20,7 @@ from hpcfed.build import build_pool, build_problem, make_header
 from hpcfed.config import ModelConfig
 from hpcfed.model import load_model
 from hpcfed.orbit import load_any, pack_signs, seal
+from hpcfed.plan import make_plan
 from hpcfed.replay import replay
 from hpcfed.weights import Weights
 from tests.ranks import shard_checks
@@ -113,6 +114,13 @@ def four(launched: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 def test_one_orbit_on_two_shards(two: list[dict[str, Any]], orbits: dict[str, str]) -> None:
     assert [found["replayed"] for found in two] == [orbits] * 2
+
+
+def test_a_plan_knows_what_a_shard_holds(two: list[dict[str, Any]], folder: str) -> None:
+    for family in FAMILIES:
+        plan = make_plan(recipe_of(folder, family))
+        for found in two:
+            assert found["held"][family] == pytest.approx(plan.memory.shard(plan.split, 2).weights, rel=0.05), family
 
 
 def test_one_orbit_on_three_shards_of_uneven_size(launched: dict[str, list[Any]], orbits: dict[str, str]) -> None:
