@@ -288,5 +288,6 @@ def _scaling(ask: Ask, recipe: Recipe, train: str) -> list[str]:
         f'    run "{ask.out}/weak-$nodes" "$nodes" {train} {" ".join(weak)} || exit',
         "done",
         f"hpcfed compare {' '.join(map(str, ask.folders()))}",
+        f"hpcfed plot {' '.join(map(str, ask.folders()))} --out {ask.out}/scaling.png",
         "",
     ]
