@@ -45,9 +45,9 @@ from .owners import (
     swapped,
 )
 
-#: Elements of a linear layer's weight that are perturbed and multiplied at a time: on a CPU they stay in its cache; a
-#: GPU wants few and large products (chosen on paper: 128 MB of 16-bit weights a side; not measured).
-BLOCK = {"cpu": 2**21, "cuda": 2**26}
+#: Elements of a linear layer's weight that are perturbed and multiplied at a time: which bounds scratch. Smaller blocks
+#: cost more products (docs/PERFORMANCE.md); the GPU's is chosen on paper and not measured.
+BLOCK = {"cpu": 2**24, "cuda": 2**26}
 UNFIT = (
     NotBatchFirst,
     RuntimeError,
@@ -202,7 +202,7 @@ class Probe:
         return out
 
     def _linear(self, owner: Owner, xs: list[Tensor], with_bias: bool = True) -> Tensor:
-        """nn.Linear in blocks of output features, whose perturbed weights stay in the cache between draw and product.
+        """nn.Linear in blocks of output features, so that scratch is bounded however large the layer.
 
         xs: the input of each side.  The block size is fixed, so the bits do not depend on threads or rows.
         """
