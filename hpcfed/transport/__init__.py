@@ -56,10 +56,18 @@ def choose(launch: Launch, setting: Literal["auto", "torch", "mpi"] = "auto", de
 
 
 def spread(everybody: Transport, launch: Launch, shards: int, device: str = "auto") -> Transport:
-    """Collective over all ranks of the launch: its ranks as rows of `shards`, on what mesh.device says."""
-    from .device import pick_device
+    """Collective over all ranks of the launch: its ranks as rows of `shards`, on what mesh.device says.
+
+    Where OMP_NUM_THREADS is not set, the ranks of a node share its cores; mesh.threads comes later and counts.
+    """
+    from .device import fair_threads, pick_device
 
     found = pick_device(everybody, launch, device)
+    threads = fair_threads(everybody)
+    if everybody.rows > 1 and "OMP_NUM_THREADS" not in os.environ:  # mpirun and srun leave it to each rank
+        import torch
+
+        torch.set_num_threads(threads)
     if shards == 1:
         everybody.inside = Row(found)
         return everybody

@@ -10,7 +10,7 @@ import torch
 from hpcfed.env import Launch, discover
 from hpcfed.errors import ConfigError
 from hpcfed.transport import spread
-from hpcfed.transport.device import pick_device
+from hpcfed.transport.device import fair_threads, pick_device
 from hpcfed.transport.solo import SoloTransport
 
 
@@ -53,6 +53,23 @@ def test_all_ranks_compute_on_the_same_kind_of_device(gpus: list[int]) -> None:
             pick_device(Told(others), launch(0, 3), "cuda")
     assert pick_device(Told(["node gpu-1"]), launch(0, 2), "cpu") == "cpu"
     assert gpus == []
+
+
+def test_ranks_of_a_node_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    import json
+    import platform
+
+    def others(*ranks: tuple[str, list[int]]) -> Told:
+        return Told([json.dumps(rank) for rank in ranks])
+
+    here = platform.node()
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert fair_threads(others()) == 8
+    assert fair_threads(others((here, list(range(8))))) == 4  # both may run anywhere
+    assert fair_threads(others(("far", [0, 1, 2]))) == 3  # the smallest node's share, for all
+    assert fair_threads(others(*[(here, [0])] * 15)) == 1
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert fair_threads(others((here, [2, 3]), (here, [4, 5]))) == 2  # bound by the launcher, each to its own
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
