@@ -10,9 +10,6 @@ from collections import deque
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
-
 from . import monitor
 from .build import Run, build_run
 from .clients import PartitionReport, partition_report
@@ -30,6 +27,7 @@ from .replay import replay
 from .runlog import RunFolder
 from .transport import Transport
 from .transport.base import together
+from .weights import memory
 
 WINDOW = 100  # rounds that the estimate of the sign error looks back
 
@@ -109,8 +107,8 @@ def _share(run: Run) -> None:
     """Collective: row 0's weights on every row, tensor by tensor."""
     for p in run.problem.weights.params.values():
         here = p.data.cpu()
-        raw: Any = here.view(-1).view(torch.uint8).numpy()
-        raw[:] = np.frombuffer(run.transport.broadcast(raw.tobytes() if run.transport.rank == 0 else None), np.uint8)
+        raw = memory(here)
+        raw[:] = run.transport.broadcast(raw.tobytes() if run.transport.rank == 0 else None)
         p.data.copy_(here)
 
 

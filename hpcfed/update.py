@@ -20,7 +20,7 @@ from .errors import ConfigError, HpcfedError
 from .messages import Update
 from .noise import move_
 from .optim import make_optimizer
-from .weights import Weights
+from .weights import Weights, memory
 
 
 def apply_(weights: Weights, updates: Sequence[Update], distribution: str, rounding: str, once: bool = False) -> None:
@@ -96,17 +96,11 @@ class Mover:
         if self._base is None:
             self._base = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the mover
             for p in self.weights.params.values():
-                self._base.write(_bytes(p.cpu()))
+                self._base.write(memory(p.cpu()))
             return
         self._base.seek(0)
         for p in self.weights.params.values():
             here = p if p.device.type == "cpu" else torch.empty_like(p, device="cpu")
-            self._base.readinto(_bytes(here))  # type: ignore[attr-defined]
+            self._base.readinto(memory(here))  # type: ignore[attr-defined]
             if here is not p:
                 p.data.copy_(here)
-
-
-def _bytes(p: torch.Tensor) -> memoryview:
-    """The memory of a tensor on the CPU."""
-    raw: Any = p.data.view(-1).view(torch.uint8).numpy()
-    return memoryview(raw)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +125,12 @@ class Copy:
 def _persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return {name: t for name, t in model.state_dict(keep_vars=True).items() if name not in parameters}
+
+
+def memory(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor, of any dtype and shape: to read, and to write."""
+    raw: Any = tensor.detach().view(-1).view(torch.uint8).numpy()
+    return memoryview(raw)
 
 
 def _packed(parts: int, whole: int) -> bytes:

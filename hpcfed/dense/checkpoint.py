@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor
 
 from ..errors import OrbitError, RunFolderError
 from ..orbit.journal import sync_folder
-from ..weights import Weights
+from ..weights import Weights, memory
 
 FORMAT = "hpcfed-weights"
 MAX_TABLE_BYTES = 100_000_000  # the safetensors library's own limit
@@ -45,7 +44,7 @@ def save_weights(path: str | Path, weights: Weights, t: int, fingerprint: str, h
         with fresh.open("wb") as file:
             file.write(_table(facts, _tensors(weights)))
             for name in _order(weights):
-                file.write(_bytes(weights.params[name].data.cpu()))
+                file.write(memory(weights.params[name].data.cpu()))
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
@@ -76,7 +75,7 @@ def load_weights(path: str | Path, weights: Weights) -> tuple[int, dict[str, Any
             for name in _order(weights):
                 p = weights.params[name]
                 buffer = torch.empty_like(p.data, device="cpu")
-                if file.readinto(_bytes(buffer)) != buffer.nbytes:
+                if file.readinto(memory(buffer)) != buffer.nbytes:
                     raise OrbitError(f"ends within {name}")
                 p.data.copy_(buffer)
     except OrbitError as error:
@@ -162,8 +161,3 @@ def _table(facts: Mapping[str, str], tensors: Mapping[str, Any]) -> bytes:
 
 def _checksum(facts: Mapping[str, str], tensors: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps([facts, tensors], sort_keys=True).encode(), digest_size=32).hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous CPU tensor."""
-    return memoryview(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
