@@ -171,7 +171,12 @@ def _check_shape(ask: Ask, name: str, recipe: Recipe, nodes: int) -> None:
 def render(ask: Ask, recipes: Sequence[Recipe]) -> str:
     """The batch script."""
     return "\n".join(
-        [*_head(ask), "", COMMON.format(lead=ask.lead, srun=_srun(ask), cpus=ask.cpus), *_body(ask, recipes)]
+        [
+            *_head(ask),
+            "",
+            COMMON.format(lead=ask.lead, srun=_srun(ask), cpus=ask.cpus, tasks=ask.tasks),
+            *_body(ask, recipes),
+        ]
     )
 
 
@@ -200,7 +205,7 @@ def _head(ask: Ask) -> list[str]:
 
 
 def _srun(ask: Ask) -> str:
-    # cpus: since Slurm 22.05 srun does not take it from the job.
+    # cpus: since Slurm 22.05 srun does not take it from the job. ntasks, in run(): it does, also for fewer nodes.
     return f"srun --kill-on-bad-exit=1 --mpi={ask.mpi} --cpus-per-task={ask.cpus} --ntasks-per-node={ask.tasks}"
 
 
@@ -235,7 +240,7 @@ run() {{
     [ -z "$asked" ] || again "$folder"
     if [ -e "$folder/journal" ] || [ -e "$folder/weights.safetensors" ]; then resume=(--resume); fi
     echo "$folder: job $SLURM_JOB_ID, start $((${{SLURM_RESTART_COUNT:-0}} + 1)) on $SLURM_JOB_NODELIST"
-    {srun} --nodes="$nodes" \\
+    {srun} --nodes="$nodes" --ntasks=$((nodes * {tasks})) \\
         hpcfed train "$@" --out "$folder" "${{resume[@]}}" &
     step=$!
     while kill -0 "$step" 2>/dev/null; do wait "$step"; done # the signal interrupts wait

@@ -151,6 +151,18 @@ def test_stopped_before_its_time_is_up_and_queued_again_twice(cluster, tmp_path)
     assert summary["rows"] == 2 and "MPI (Open MPI" in summary["transport"]
 
 
+def test_a_scaling_study_runs_on_part_of_its_job(cluster, tmp_path) -> None:
+    out = tmp_path / "study"
+    recipe = [*SMALL, *settings(rounds=4)]
+    job = job_of(submit(cluster, out, "--nodes", "2", "--scaling", "1,2", recipe=recipe))
+    cluster.wait_for(f"the end of {job}", lambda: cluster.ended(job))
+    assert cluster.field(job, "JobState") == "COMPLETED", logs(out) + cluster.story(job)
+    for kind, nodes in ((kind, nodes) for kind in ("strong", "weak") for nodes in (1, 2)):
+        summary = json.loads((out / f"{kind}-{nodes}" / "summary.json").read_text())
+        assert summary["status"] == "finished" and summary["rows"] == nodes
+    assert (out / "scaling.png").stat().st_size > 10_000
+
+
 def test_cancelled_or_killed_and_submitted_again_it_goes_on(cluster, tmp_path) -> None:
     out = tmp_path / "run"
     job = job_of(submit(cluster, out, "--nodes", "2", recipe=LONG))
