@@ -180,9 +180,10 @@ def _affordable(weights: Weights, model: nn.Module, copies: int) -> bool:
 
 
 def _few(recipe: Recipe, task: Task) -> dict[str, Tensor]:
-    """Some examples that every row has: not the clients' where each has a file of its own."""
+    """Three examples that every row has, not the clients' where each has a file of its own; a short and a long one."""
     same = task.train if recipe.clients.manifest is None else next(iter(task.splits.values()))
-    return task.collate([same[i] for i in range(min(3, len(same)))]).inputs
+    first = sorted((same[i] for i in range(min(64, len(same)))), key=task.tokens)
+    return task.collate([first[0], first[len(first) // 2], first[-1]]).inputs
 
 
 def build_base(

@@ -1,11 +1,13 @@
-"""The two-point probe: dual.py runs it and has the formula, owners.py knows which module owns which parameter.
+"""The two-point probe: slope.py has the formula, dual.py runs a model on both sides in one pass.
 
-shadow.py runs it without weights, to find out what it would take.
+owners.py knows which module owns which parameter, packing.py leaves padding out of products; shadow.py runs the probe
+without weights, to find out what it would take.
 """
 
 from __future__ import annotations
 
-from .dual import Probe, slopes
+from .dual import Probe
 from .owners import Forward
+from .slope import slopes
 
 __all__ = ["Forward", "Probe", "slopes"]

@@ -1,7 +1,6 @@
-"""Two-point probe: slopes of the loss along random directions, by one forward pass for both sides.
+"""Two-point probe: a model's logits at w + mu z and at w - mu z, by one forward pass for both sides.
 
-Formula  p = (L(w + mu z) - L(w - mu z)) / (2 mu)             SPSA, Spall 1992; FeedSign, Definition 1 (eq. 1)
-Legend   w: parameters, z: direction, L: mean loss over one client's batch, p: loss per unit of w
+Legend   w: parameters, z: direction, mu: perturbation scale
 
 Dual forward: the batch is stacked twice and every module that owns trained parameters (an Owner) runs its first half
 with w + mu z and its second with w - mu z. Both come from one draw of z into scratch as large as the largest owner.
@@ -18,7 +17,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,6 +42,7 @@ from .owners import (
     recorded,
     swapped,
 )
+from .packing import Packing
 
 #: Elements of a linear layer's weight that are perturbed and multiplied at a time: which bounds scratch. Smaller blocks
 #: cost more products (docs/PERFORMANCE.md); the GPU's is chosen on paper and not measured.
@@ -71,12 +70,18 @@ class Probe:
         self._blocks: dict[tuple[str, torch.dtype], list[Tensor]] = {}  # scratch of linear layers
         self._seed, self._mu, self._rows = 0, 0.0, 0
         self._side = 0  # 0: both halves are in the batch; +1, -1: all of the batch runs on that side
+        self.packs = False  # linear layers leave out padding, where it is known
+        self._packing: Packing | None = None
 
     @torch.inference_mode()
-    def logits(self, inputs: Inputs, seed: int, mu: float) -> tuple[Tensor, Tensor]:
-        """Logits [R, ...] with w + mu z and with w - mu z, z = z(seed)."""
+    def logits(self, inputs: Inputs, seed: int, mu: float, real: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [R, ...] with w + mu z and with w - mu z, z = z(seed).
+
+        real: int64 [m], the places among all R * T of the tokens that are no padding; only their logits are then right.
+        """
         if self.mode == "unbound":
             self.bind(inputs)
+        self._packing = Packing.of(real, inputs["attention_mask"].numel()) if self.packs and real is not None else None
         if self.mode == "dual":
             try:
                 return self._dual(inputs, seed, mu)
@@ -210,6 +215,9 @@ class Probe:
         sites = {site.attribute: site for site in owner.sites}
         n, width = weight.shape
         rows = [x.reshape(-1, width) for x in xs]
+        packing = self._packing if self._packing and self._packing.fits(rows[0]) else None
+        if packing:
+            rows = [packing.packed(x) for x in rows]
         out = xs[0].new_empty(sum(len(x) for x in rows), n)
         parts = out.split([len(x) for x in rows])
         step = self._step(n, width, weight.device.type)
@@ -222,6 +230,8 @@ class Probe:
                     torch.mm(x, w.t(), out=into[:, low:high])
                 else:
                     torch.addmm(b, x, w.t(), out=into[:, low:high])
+        if packing:
+            out = packing.unpacked(out)
         return out.view(-1, *xs[0].shape[1:-1], n) if xs[0].dim() > 1 else out.view(-1)
 
     def _step(self, n: int, width: int, device: str) -> int:
@@ -294,6 +304,22 @@ class Probe:
             for owner in self._owners:
                 owner.single.clear()
         self.mode = "dual" if fits else "two-pass"
+        self.packs = self._ignores_padding(inputs, seed, expected)
+
+    def _ignores_padding(self, inputs: Inputs, seed: int, expected: tuple[Tensor, Tensor]) -> bool:
+        """Are the logits of real tokens the same without products for padding? False also if there is no padding."""
+        mask = inputs.get("attention_mask")
+        if mask is None or mask.dim() != 2 or bool(mask.all()):
+            return False
+        self._packing = Packing.of(mask.flatten().nonzero().squeeze(1), mask.numel())
+        seen = [x[mask.bool()] if x.shape[:2] == mask.shape else x for x in expected]
+        try:
+            got = (self._dual if self.mode == "dual" else self._two_passes)(inputs, seed, TRIAL_MU)
+            return _close([x[mask.bool()] if x.shape[:2] == mask.shape else x for x in got], seen)
+        except UNFIT:
+            return False
+        finally:
+            self._packing = None
 
     def _agrees(self, inputs: Inputs, seed: int, expected: tuple[Tensor, Tensor]) -> bool:
         """Does the dual forward compute what two passes do?"""
@@ -301,11 +327,7 @@ class Probe:
             got = self._dual(inputs, seed, TRIAL_MU)
         except UNFIT:
             return False
-        tolerance = 1e-4 if expected[0].dtype == torch.float32 else 1e-2
-        return all(
-            a.shape == b.shape and bool((a - b).abs().max() <= tolerance * (1 + b.abs().max()))
-            for a, b in zip(got, expected, strict=True)
-        )
+        return _close(got, expected)
 
     def _attribute(self, inputs: Inputs, seed: int, two: Calls, three: Calls) -> None:
         """Give every parameter to a module inside whose forward all its reads happen, and whose input is the batch.
@@ -343,31 +365,9 @@ class Probe:
             return not bool(self.forward(inputs).isfinite().all())
 
 
-def slopes(
-    probe: Probe,
-    losses: Callable[[Tensor, Any], Tensor],
-    batches: Sequence[tuple[Any, np.ndarray]],
-    clients: int,
-    seeds: Sequence[int],
-    mu: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Slope of every client's mean loss along every direction, float64 [clients, q]; mean losses, float64 [clients].
-
-    losses: (logits, batch) -> float32 [n], a loss an example.  batches: (batch, slot int64 [n]): example i belongs to
-    client slot[i]; a client's examples may lie in several batches.  seeds: q directions.
-    Not finite where a loss is not. The mean loss is that of both sides and all directions, so L(w) up to O(mu^2).
-    """
-    rise, level = np.zeros((clients, len(seeds))), np.zeros(clients)
-    counts = np.sum([np.bincount(slot, minlength=clients) for _, slot in batches], axis=0)
-    queued: list[tuple[np.ndarray, int, Tensor]] = []
-    for batch, slot in batches:
-        for j, seed in enumerate(seeds):
-            sides = torch.stack([losses(x, batch) for x in probe.logits(batch.inputs, seed, mu)])
-            queued.append((slot, j, sides.double()))
-    for slot, j, sides in queued:  # a GPU is waited for here, once, and not before all its work is queued
-        plus, minus = sides.cpu().numpy()
-        rise[:, j] += np.bincount(slot, weights=plus - minus, minlength=clients)
-        level += np.bincount(slot, weights=plus + minus, minlength=clients)
-    found = np.concatenate([rise / (2 * mu * counts[:, None]), level[:, None] / (2 * len(seeds) * counts[:, None])], 1)
-    probe.weights.row.share(found)  # shards walk by them: a last bit that differs would drive their weights apart
-    return found[:, :-1], found[:, -1]
+def _close(got: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    tolerance = 1e-4 if expected[0].dtype == torch.float32 else 1e-2
+    return all(
+        a.shape == b.shape and bool((a - b).abs().max() <= tolerance * (1 + b.abs().max()))
+        for a, b in zip(got, expected, strict=True)
+    )

@@ -37,6 +37,9 @@ class ShadowProbe(Probe):
             return True
         return False
 
+    def _ignores_padding(self, inputs: Inputs, seed: int, expected: tuple[Tensor, Tensor]) -> bool:
+        return False  # as if no sequence were shorter than the longest
+
     def _perturbed(
         self, w: Tensor, piece: Piece, plus: Tensor, minus: Tensor, rows: Tensor | None = None
     ) -> list[Tensor]:

@@ -120,6 +120,43 @@ def test_restricted_head_scores_the_same_words(kind):
         torch.testing.assert_close(forward_of(whole)(inputs)[..., words], forward_of(part)(inputs))
 
 
+def real_tokens(inputs: dict[str, Tensor]) -> Tensor:
+    return inputs["attention_mask"].flatten().nonzero().squeeze(1)
+
+
+@pytest.mark.parametrize("mode", ["dual", "two-pass"])
+@pytest.mark.parametrize("kind", ["opt", "llama", "roberta"])
+def test_products_leave_padding_out_and_real_tokens_do_not_notice(kind, mode):
+    model, inputs = tiny_model(kind), tiny_batch(kind, rows=6, length=9)
+    probe, seen = Probe(model, forward_of(model), Weights(model), "gaussian"), inputs["attention_mask"] == 1
+    probe.bind(inputs)
+    assert probe.mode == "dual" and probe.packs
+    probe.mode = mode
+    whole = probe.logits(inputs, 3, MU)
+    packed = probe.logits(inputs, 3, MU, real_tokens(inputs))
+    for a, b in zip(packed, whole, strict=True):
+        torch.testing.assert_close(a[seen], b[seen], rtol=1e-4, atol=1e-5)
+        assert not torch.equal(a[~seen], b[~seen])  # padding was not multiplied
+
+
+def test_padding_is_multiplied_where_the_model_reads_it():
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embedding, self.fc, self.out = nn.Embedding(512, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+            self.eval().requires_grad_(False)
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            return self.out(self.fc(self.embedding(input_ids)).tanh().mean(1))
+
+    model, inputs = Mean(), tiny_batch("opt", rows=6, length=9)
+    probe = Probe(model, lambda i: model(**i), Weights(model), "gaussian")
+    plus, _ = probe.logits(inputs, 7, MU, real_tokens(inputs))
+    assert probe.mode == "dual" and not probe.packs
+    torch.testing.assert_close(plus, moved(model, 7, MU)(**inputs), rtol=1e-4, atol=1e-5)
+
+
 class ReadsItsChild(nn.Module):
     """Reads its child's weight, as torch's MultiheadAttention does; transposed: the batch comes second."""
 

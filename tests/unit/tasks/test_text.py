@@ -144,6 +144,18 @@ def test_settings_that_do_not_fit_are_named(tmp_path, kind, settings, words):
     assert all(word in str(raised.value) for word in words), raised.value
 
 
+@pytest.mark.parametrize(("kind", "form"), [("opt", "prompt"), ("roberta", "prompt"), ("roberta", "head")])
+def test_a_batch_knows_its_tokens_unless_padding_is_rare(tmp_path, kind, form):
+    folder, data = save_tiny_folder(tmp_path, kind), tiny_sst2(tmp_path)
+    task = open_task(folder, name="sst2", data=str(data), form=form)
+    by_length = sorted((task.train[i] for i in range(64)), key=task.tokens)
+    mixed, alike = task.collate([by_length[0], by_length[-1]]), task.collate(by_length[-1:] * 2)
+    mask, real = mixed.inputs["attention_mask"].flatten(), mixed.real
+    assert real is not None and 8 * len(real) < 7 * len(mask)
+    assert len(real) == len(set(real.tolist())) and mask[real].sum() == mask.sum() > 15 / 16 * len(real)
+    assert alike.real is None
+
+
 def test_a_tokenizer_without_pad_token_names_the_setting_that_cures_it(tmp_path):
     folder, data = save_tiny_folder(tmp_path, "llama", pad=False), tiny_sst2(tmp_path)
     with pytest.raises(ConfigError, match=r"no pad token.*model.pad_token='</s>'"):
