@@ -153,15 +153,19 @@ def fill_(out: Tensor, seed: int, piece: Piece, distribution: str) -> None:
 
 
 def perturb(
-    w: Tensor, plus: Tensor, minus: Tensor | None, seed: int, mu: float, piece: Piece, distribution: str
+    w: Tensor, plus: Tensor, minus: Tensor | None, seed: int | Tensor, mu: float, piece: Piece, distribution: str
 ) -> None:
     """plus <- w + mu z and minus <- w - mu z, from one draw; w is only read.
 
     mu z and the sum are each rounded to float32, then to nearest even in w's dtype, which plus and minus share.
     minus = None skips that side. The three do not overlap.
+
+    seed: on a CUDA device also int64 [1] there, whose bits are read when the kernel runs: a captured graph that is
+    replayed draws the direction that the tensor names by then. CPU tensors take an int.
     """
     if w.device.type != "cpu":
         return _device_engine(w).perturb(w, plus, minus, seed, mu, piece, distribution)
+    assert not isinstance(seed, Tensor), "the CPU engine takes a seed as an int"
     total = _fits(w, piece)
     assert plus.dtype == w.dtype and _fits(plus, piece) == total
     assert minus is None or (minus.dtype == w.dtype and _fits(minus, piece) == total)
@@ -180,7 +184,7 @@ def perturb_rows(
     rows: Tensor,
     plus: Tensor,
     minus: Tensor | None,
-    seed: int,
+    seed: int | Tensor,
     mu: float,
     piece: Piece,
     distribution: str,

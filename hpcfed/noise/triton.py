@@ -36,7 +36,7 @@ class Runs(NamedTuple):
     aligned: bool
 
 
-def _runs(piece: Piece, like: Tensor, tile: int, starts: Tensor | None = None, stride: int = 1) -> Runs:
+def _runs(piece: Piece, device: torch.device, tile: int, starts: Tensor | None = None, stride: int = 1) -> Runs:
     """starts: the runs' first elements in units of `stride`, from piece.starts[0] on; None: those of the piece.
 
     A tile starts at a multiple of its size, so a run may need one more than its length says.
@@ -46,19 +46,22 @@ def _runs(piece: Piece, like: Tensor, tile: int, starts: Tensor | None = None, s
         gaps = np.diff(piece.starts)
         stride = int(gaps[0])
         if (gaps != stride).any():
-            starts, first, stride = _uploaded(piece.starts, like.device), 0, 1
+            starts, first, stride = _uploaded(piece.starts, device), 0, 1
     alone = n == 1 and starts is None
     ahead = first % tile if alone or stride % tile == 0 else tile - 1
     tiles = -(-(ahead + length) // tile)
     aligned = first % 16 == 0 and length % 16 == 0 and (alone or stride % 16 == 0)
-    place = (_indices(like.device) if starts is None else starts, first, stride, length, tiles)
+    place = (_indices(device) if starts is None else starts, first, stride, length, tiles)
     return Runs(place, (n if starts is None else len(starts)) * tiles, starts is not None, aligned)
 
 
 def _uploaded(a: np.ndarray, device: torch.device) -> Tensor:
     """A copy on the device; on the way there it is in pinned memory, so that nobody waits."""
     t = torch.from_numpy(a.copy())
-    return t.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else t
+    if device.type != "cuda":
+        return t
+    assert not torch.cuda.is_current_stream_capturing(), "a replayed graph would read memory that is gone by then"
+    return t.pin_memory().to(device, non_blocking=True)
 
 
 @cache
@@ -69,6 +72,11 @@ def _table(device: torch.device) -> Tensor:
 @cache
 def _indices(device: torch.device) -> Tensor:
     return torch.arange(GROUPS * 16, dtype=torch.int16, device=device)
+
+
+@lru_cache(64)
+def _seed(seed: int, device: torch.device) -> Tensor:
+    return _uploaded(np.array([seed & MASK], np.uint64).view(np.int64), device)
 
 
 @lru_cache(4)
@@ -99,12 +107,12 @@ def fill_(out: Tensor, seed: int, piece: Piece, distribution: str) -> None:
 
 
 def perturb(
-    w: Tensor, plus: Tensor, minus: Tensor | None, seed: int, mu: float, piece: Piece, distribution: str
+    w: Tensor, plus: Tensor, minus: Tensor | None, seed: int | Tensor, mu: float, piece: Piece, distribution: str
 ) -> None:
-    """As engine.perturb, on w's device."""
+    """As engine.perturb, on w's device; an int is copied to it when it is new."""
     _fits(w, piece.numel)
     if w.numel():
-        _perturb(w, plus, minus, seed, mu, piece.key, distribution, _runs(piece, w, GROUPS * 128))
+        _perturb(w, plus, minus, seed, mu, piece.key, distribution, _runs(piece, w.device, GROUPS * 128))
 
 
 def perturb_rows(
@@ -112,7 +120,7 @@ def perturb_rows(
     rows: Tensor,
     plus: Tensor,
     minus: Tensor | None,
-    seed: int,
+    seed: int | Tensor,
     mu: float,
     piece: Piece,
     distribution: str,
@@ -121,20 +129,30 @@ def perturb_rows(
     if not rows.numel():
         return
     found, width = w[rows], w[0].numel()
-    runs = _runs(Piece(piece.key, piece.starts[:1], width), found, GROUPS * 128, rows, width)
+    runs = _runs(Piece(piece.key, piece.starts[:1], width), w.device, GROUPS * 128, rows, width)
     _perturb(found, plus, minus, seed, mu, piece.key, distribution, runs)
 
 
 def _perturb(
-    w: Tensor, plus: Tensor, minus: Tensor | None, seed: int, mu: float, key: int, distribution: str, runs: Runs
+    w: Tensor,
+    plus: Tensor,
+    minus: Tensor | None,
+    seed: int | Tensor,
+    mu: float,
+    key: int,
+    distribution: str,
+    runs: Runs,
 ) -> None:
+    if not isinstance(seed, Tensor):
+        seed = _seed(seed, w.device)
+    assert seed.dtype == torch.int64 and seed.numel() == 1 and seed.device == w.device, "a seed is int64 [1], beside w"
     for out in (plus, plus if minus is None else minus):
         _fits(out, w.numel())
         assert out.dtype == w.dtype and out.device == w.device
     with torch.cuda.device_of(w):
         kernels.perturb[(runs.programs,)](
             _bits(w), _bits(plus), _bits(plus if minus is None else minus), *runs.place,
-            seed & MASK, key, float(np.float32(mu)), _table(w.device), _indices(w.device),
+            seed, key, float(np.float32(mu)), _table(w.device), _indices(w.device),
             GAUSSIAN=distribution == "gaussian", KIND=_KIND[w.dtype], G=GROUPS, LISTED=runs.listed,
             ALIGNED=runs.aligned, BOTH=minus is not None, num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip
@@ -157,7 +175,7 @@ def move_(
     if not chosen.any() or not w.numel():
         return
     steps, scales = _steps(seeds[chosen].tobytes(), coefficients[chosen].tobytes(), int(seeds[-1]), w.device)
-    runs = _runs(piece, w, GROUPS * 128)
+    runs = _runs(piece, w.device, GROUPS * 128)
     wide = w.dtype == torch.float32  # whose every step is rounded anyway
     with torch.cuda.device_of(w):
         kernels.move[(runs.programs,)](
@@ -175,7 +193,7 @@ def fingerprint(tensor: Tensor, piece: Piece) -> int:
     if not tensor.numel():
         return 0
     key_a, key_b = (fingerprint_key(piece.key, str(tensor.dtype).removeprefix("torch."), lane) for lane in range(2))
-    runs = _runs(piece, tensor, TILE_OF_FINGERPRINT)
+    runs = _runs(piece, tensor.device, TILE_OF_FINGERPRINT)
     sums = torch.empty(runs.programs, 2, dtype=torch.int64, device=tensor.device)
     with torch.cuda.device_of(tensor):
         kernels.fingerprint[(runs.programs,)](

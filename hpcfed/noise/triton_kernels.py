@@ -5,7 +5,8 @@ How     One program takes a tile: G groups of 128 elements of the full parameter
         element 128 g + 16 s + lane, slot s. So a tile is eight slots of one shape, and no word ever leaves its thread.
         A Rademacher bit of the same element is in block 16 (g / 16) + lane, word g % 16 / 4, bit 8 (g % 4) + s.
 Legend  first, stride, length: run r holds `length` elements from first + r stride on, or first + starts[r] stride.
-        tiles: programs a run.  seed, key: uint64.  table: int32 [32768], bits of the quantiles.  u: Philox words.
+        tiles: programs a run.  key: uint64.  seed: int64 [1], its bits.  table: int32 [32768], bits of the quantiles.
+        u: Philox words.
         Weights are pointers to their bits: int32 for float32 (KIND 0), int16 for bfloat16 (1) and float16 (2).
 Promise multiply and add are never contracted if launched with enable_fp_fusion=False, as triton.py does; Triton keeps
         denormals. Roundings to bfloat16 are integer operations: Triton's interpreter, which the tests run, truncates.
@@ -177,17 +178,17 @@ def inside(low: tensor, high: tensor, s: constexpr, G: constexpr) -> tensor:
     return at, (at >= low) & (at < high)
 
 
-@triton.jit(do_not_specialize=[*PLACES, "seed", "key"])
+@triton.jit(do_not_specialize=[*PLACES, "seed", "key"])  # a seed may be anywhere in a longer tensor
 def perturb(
     w: tensor, plus: tensor, minus: tensor,
     starts: tensor, first: tensor, stride: tensor, length: tensor, tiles: tensor,
-    seed: tl.uint64, key: tl.uint64, mu: tensor, table: tensor, indices: tensor,
+    seed: tensor, key: tl.uint64, mu: tensor, table: tensor, indices: tensor,
     GAUSSIAN: constexpr, KIND: constexpr, G: constexpr, LISTED: constexpr, ALIGNED: constexpr, BOTH: constexpr,
 ) -> None:  # fmt: skip
     """plus <- w + mu z and, if BOTH, minus <- w - mu z, to nearest."""
     element, local, low, high = place(tl.program_id(0), starts, first, stride, length, tiles, G * 128, LISTED, ALIGNED)
     index = index_in(indices, G)
-    u0, u1, u2, u3 = draw(seed, key, element, index, GAUSSIAN)
+    u0, u1, u2, u3 = draw(tl.load(seed), key, element, index, GAUSSIAN)
     for s in tl.static_range(SLOTS):
         at, held = inside(low, high, s, G)
         x = widen(tl.load(w + local + at, mask=held, other=0), KIND)

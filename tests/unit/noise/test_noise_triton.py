@@ -76,7 +76,8 @@ def test_perturb_equals_spec(piece, seed, kind, distribution, mu):
     tensor = here(w, kind)
     plus, minus, alone = (torch.empty_like(tensor) for _ in range(3))
     triton.perturb(tensor, plus, minus, seed, mu, piece, distribution)
-    triton.perturb(tensor, alone, None, seed, mu, piece, distribution)
+    seeds = torch.from_numpy(np.array([5, seed], np.uint64).view(np.int64)).to(DEVICE)
+    triton.perturb(tensor, alone, None, seeds[1:], mu, piece, distribution)  # by a seed that is on the device
     up, down = spec.perturb(w, seed, mu, piece, distribution, kind)
     assert same(plus, up) and same(minus, down) and same(alone, up)
     assert same(tensor, w)  # only read
@@ -205,6 +206,11 @@ def test_arguments_that_cannot_be_meant_are_refused():
         triton.fill_(w[0], 1, piece, "gaussian")
     with pytest.raises(AssertionError):
         triton.perturb(w, w.to(torch.bfloat16), None, 1, 1e-3, piece, "gaussian")
+    seed = torch.ones(1, dtype=torch.int64)
+    with pytest.raises(AssertionError, match=r"a seed is int64 \[1\], beside w"):
+        triton.perturb(w, w.clone(), None, seed.to(DEVICE, torch.int32), 1e-3, piece, "gaussian")
+    with pytest.raises(AssertionError, match="the CPU engine takes a seed as an int"):
+        engine.perturb(w.cpu(), w.cpu(), None, seed, 1e-3, piece, "gaussian")
 
 
 @pytest.mark.skipif(not GPU, reason="no GPU here: its tensors cannot be made")
@@ -215,6 +221,25 @@ def test_the_door_sends_tensors_of_a_gpu_to_triton():
     engine.fill_(on_cpu, 3, piece, "gaussian")
     assert torch.equal(out.cpu(), on_cpu)
     assert engine.fingerprint(out, piece) == engine.fingerprint(on_cpu, piece)
+
+
+@pytest.mark.skipif(not GPU, reason="no GPU here: nothing can be captured")
+def test_a_replayed_graph_draws_the_direction_that_its_seed_names_by_then():
+    w, piece, rows = torch.zeros(50, 100, device="cuda"), Piece.whole("w", 5000), torch.tensor([7, 0], device="cuda")
+    seed, plus, some = torch.zeros(1, dtype=torch.int64, device="cuda"), torch.empty_like(w), torch.empty_like(w[:2])
+
+    def both() -> None:
+        engine.perturb(w, plus, None, seed, 1.0, piece, "gaussian")
+        engine.perturb_rows(w, rows, some, None, seed, 1.0, piece, "gaussian")
+
+    both()  # compiles, which a capture cannot
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        both()
+    for name in (7, 2**64 - 8):
+        seed.copy_(torch.from_numpy(np.array([name], np.uint64).view(np.int64)))
+        graph.replay()
+        assert same(plus.flatten(), spec.fill(name, piece, "gaussian", "float32")) and torch.equal(some, plus[rows])
 
 
 def test_other_devices_are_refused():
