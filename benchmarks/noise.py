@@ -58,11 +58,11 @@ def cases(n: int) -> dict[str, tuple[Callable[[], object], int]]:
                     n,
                 ),
                 f"{distribution} move {name}": (
-                    partial(engine.move_, w, seeds[:1], steps[:1], piece, distribution, "stochastic"),
+                    partial(engine.move_, [(w, piece)], seeds[:1], steps[:1], distribution, "stochastic"),
                     n,
                 ),
                 f"{distribution} move {name}, {MANY} rounds": (
-                    partial(engine.move_, w[: few.numel], seeds, steps, few, distribution, "stochastic"),
+                    partial(engine.move_, [(w[: few.numel], few)], seeds, steps, distribution, "stochastic"),
                     few.numel * MANY,
                 ),
             }
@@ -78,7 +78,7 @@ def call_cost(seconds: float) -> dict[str, float]:
     seeds, steps = np.array([SEED], np.uint64), np.array([1e-6], np.float32)
     calls: dict[str, Callable[[], object]] = {
         "perturb": partial(engine.perturb, w, plus, minus, SEED, 1e-3, piece, "gaussian"),
-        "move": partial(engine.move_, w, seeds, steps, piece, "gaussian", "nearest"),
+        "move": partial(engine.move_, [(w, piece)], seeds, steps, "gaussian", "nearest"),
         "fingerprint": partial(engine.fingerprint, w, piece),
     }
 

@@ -64,7 +64,7 @@ def measure(dtype: torch.dtype, distribution: str, n: int, elements: int, sweeps
 
     def move(first: int, last: int, once: bool) -> None:
         for w, piece in params:
-            move_(w, seeds[first:last], c[first:last], piece, distribution, "nearest", once=once)
+            move_([(w, piece)], seeds[first:last], c[first:last], distribution, "nearest", once=once)
 
     move(0, 1, True)  # memory touched, kernels and threads started
     found = {

@@ -3,7 +3,7 @@
     fill_(out, seed, piece, distribution)                             out = z
     perturb(w, plus, minus, seed, mu, piece, distribution)            plus, minus = w + mu z, w - mu z, one draw of z
     perturb_rows(w, rows, plus, minus, ...)                           the same for some rows of w
-    move_(w, seeds, coefficients, piece, distribution, rounding)      w = w - c z for every (seed, c), one sweep
+    move_([(w, piece), ...], seeds, coefficients, ...)                w = w - c z for every (seed, c), one sweep
     move_(..., once=True)                                             the same, rounded to w's dtype only at the end
     fingerprint(tensor, piece)                                        128 bits, summable over disjoint pieces
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -200,17 +200,17 @@ def perturb_rows(
 
 
 def move_(
-    w: Tensor,
+    held: Sequence[tuple[Tensor, Piece]],
     seeds: np.ndarray,
     coefficients: np.ndarray,
-    piece: Piece,
     distribution: str,
     rounding: str,
     *,
     once: bool = False,
 ) -> None:
-    """w <- round(w - c z) for each (seed, c) in turn, in one sweep over w: the same bits as n single moves.
+    """w <- round(w - c z) for each (seed, c) in turn, in one sweep over each w: the same bits as n single moves.
 
+    held: tensors on one device, none twice, and their pieces; on a CUDA device they move in a launch a dtype.
     seeds: uint64 [n]. coefficients: float32 [n]. rounding: "nearest" or "stochastic", after every step, in w's dtype;
     float32 has nothing left to round. A finite value that outgrows the dtype becomes infinite.
 
@@ -218,24 +218,39 @@ def move_(
     bits of the last seed if stochastic. Steps with c = 0 are left out (each would turn some -0 to +0, and no more);
     with none left, w is not touched. In float32 the same as without `once`, but for those.
     """
-    if w.device.type != "cpu":
-        return _device_engine(w).move_(w, seeds, coefficients, piece, distribution, rounding, once=once)
-    total = _fits(w, piece)
+    if held and held[0][0].device.type != "cpu":
+        return _device_engine(held[0][0]).move_(held, seeds, coefficients, distribution, rounding, once=once)
     assert seeds.dtype == np.uint64 and coefficients.dtype == np.float32 and len(seeds) == len(coefficients)
     steps = coefficients != 0 if once else slice(None)  # a NaN is a step
     chosen, c = np.array(seeds[steps]), np.array(coefficients[steps])  # contiguous, writable: the kernels' signature
-    if len(chosen) == 0:
-        return
-    code, way, kind, rounder = _DISTRIBUTION[distribution], _ROUNDING[rounding], _KIND[w.dtype], _signed(int(seeds[-1]))
+    for w, piece in held:
+        total = _fits(w, piece)
+        if len(chosen):
+            kernel = _move_kernel(w, chosen, c, int(seeds[-1]), piece, distribution, rounding, once)
+            _spread(kernel, piece, total, len(chosen))
+
+
+def _move_kernel(
+    w: Tensor,
+    seeds: np.ndarray,
+    c: np.ndarray,
+    rounder: int,
+    piece: Piece,
+    distribution: str,
+    rounding: str,
+    once: bool,
+) -> Callable[[int, int], None]:
+    """Moves local elements lo to hi of w; rounder: the seed of the bits that round a sum."""
+    code, way, kind, last = _DISTRIBUTION[distribution], _ROUNDING[rounding], _KIND[w.dtype], _signed(rounder)
     at, starts, length, key = w.data_ptr(), piece.starts, piece.length, _signed(piece.key)
 
     def kernel(lo: int, hi: int) -> None:
         if once or kind == cpu.FLOAT32:  # whose every step is rounded anyway
-            cpu.move_once(at, starts, length, lo, hi, key, chosen, c, rounder, code, way, kind, _TABLE_ADDRESS)
+            cpu.move_once(at, starts, length, lo, hi, key, seeds, c, last, code, way, kind, _TABLE_ADDRESS)
         else:
-            cpu.move(at, starts, length, lo, hi, key, chosen, c, code, way, kind, _TABLE_ADDRESS)
+            cpu.move(at, starts, length, lo, hi, key, seeds, c, code, way, kind, _TABLE_ADDRESS)
 
-    _spread(kernel, piece, total, len(chosen))
+    return kernel
 
 
 def fingerprint(tensor: Tensor, piece: Piece) -> int:

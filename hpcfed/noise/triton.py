@@ -2,13 +2,16 @@
 
 Calls only queue work on the current stream of the tensor's device, and nothing here waits for it but fingerprint().
 Pieces whose runs are equally far apart (a whole parameter, a slice along either dimension) are described by two
-numbers; other lists of runs are copied to the device at each call.
+numbers; other lists of runs are copied to the device, by perturb() and fingerprint() at each call. move_() takes all
+parameters in a launch a dtype: where they are is a table on the device, kept for as long as the same ones come.
+Seeds are read there too, so that a captured graph of perturb() draws another direction when its seed's tensor changes.
 
 Tests run the kernels in Triton's interpreter on CPU tensors (TRITON_INTERPRET=1 before Triton is imported).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -81,7 +84,7 @@ def _seed(seed: int, device: torch.device) -> Tensor:
 
 @lru_cache(4)
 def _steps(seeds: bytes, coefficients: bytes, last: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What kernels.move takes, copied to the device once for all parameters of an update."""
+    """What kernels.move takes of the steps of an update."""
     every = np.append(np.frombuffer(seeds, np.uint64), np.uint64(last))
     x = every ^ np.uint64(ROUNDING_STREAM)  # spec.mix64, of many
     x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
@@ -158,31 +161,67 @@ def _perturb(
         )  # fmt: skip
 
 
+class Launch(NamedTuple):
+    """Parameters that one launch of kernels.move moves: those of one dtype, alike listed and aligned."""
+
+    rows: Tensor  # int64 [parameters, kernels.FIELDS]
+    programs: int
+    kind: int
+    listed: bool
+    aligned: bool
+    lists: list[Any]  # whose addresses are in `rows`
+
+
+@lru_cache(4)
+def _launches(held: tuple[tuple[int, torch.dtype, Piece], ...], device: torch.device) -> list[Launch]:
+    """held: addresses, dtypes and pieces of parameters that are not empty."""
+    assert len({address for address, _, _ in held}) == len(held), "a parameter is moved twice in one launch"
+    groups: dict[tuple[int, bool, bool], list[tuple[int, int, Runs]]] = {}
+    for address, dtype, piece in held:
+        runs = _runs(piece, device, GROUPS * 128)
+        like = _KIND[dtype], runs.listed, runs.aligned and address % 16 == 0
+        groups.setdefault(like, []).append((address, piece.key, runs))
+    launches = []
+    for like, group in groups.items():
+        ends = np.cumsum([runs.programs for _, _, runs in group]).tolist()
+        rows = [
+            (first, address, key, runs.place[0].data_ptr(), *runs.place[1:])
+            for first, (address, key, runs) in zip([0, *ends], group, strict=False)
+        ]
+        table = np.array([[x & MASK for x in row] for row in rows], np.uint64).view(np.int64)
+        launches.append(Launch(_uploaded(table, device), ends[-1], *like, [runs.place[0] for _, _, runs in group]))
+    return launches
+
+
 def move_(
-    w: Tensor,
+    held: Sequence[tuple[Tensor, Piece]],
     seeds: np.ndarray,
     coefficients: np.ndarray,
-    piece: Piece,
     distribution: str,
     rounding: str,
     *,
     once: bool = False,
 ) -> None:
-    """As engine.move_, on w's device."""
-    _fits(w, piece.numel)
+    """As engine.move_, on the tensors' device."""
     assert seeds.dtype == np.uint64 and coefficients.dtype == np.float32 and len(seeds) == len(coefficients)
+    for w, piece in held:
+        _fits(w, piece.numel)
+        assert w.device == held[0][0].device
     chosen = coefficients != 0 if once else np.ones(len(seeds), bool)  # a NaN is a step
-    if not chosen.any() or not w.numel():
+    some = tuple((w.data_ptr(), w.dtype, piece) for w, piece in held if w.numel())
+    if not chosen.any() or not some:
         return
-    steps, scales = _steps(seeds[chosen].tobytes(), coefficients[chosen].tobytes(), int(seeds[-1]), w.device)
-    runs = _runs(piece, w.device, GROUPS * 128)
-    wide = w.dtype == torch.float32  # whose every step is rounded anyway
-    with torch.cuda.device_of(w):
-        kernels.move[(runs.programs,)](
-            _bits(w), *runs.place, steps, scales, len(scales), piece.key, _table(w.device), _indices(w.device),
-            GAUSSIAN=distribution == "gaussian", STOCHASTIC=rounding == "stochastic" and not wide, KIND=_KIND[w.dtype],
-            ONCE=once or wide, G=GROUPS, LISTED=runs.listed, ALIGNED=runs.aligned, num_warps=4, enable_fp_fusion=False,
-        )  # fmt: skip
+    device = held[0][0].device
+    steps, scales = _steps(seeds[chosen].tobytes(), coefficients[chosen].tobytes(), int(seeds[-1]), device)
+    with torch.cuda.device_of(held[0][0]):
+        for launch in _launches(some, device):
+            wide = launch.kind == _KIND[torch.float32]  # whose every step is rounded anyway
+            kernels.move[(launch.programs,)](
+                launch.rows, len(launch.rows), steps, scales, len(scales), _table(device), _indices(device),
+                GAUSSIAN=distribution == "gaussian", STOCHASTIC=rounding == "stochastic" and not wide,
+                KIND=launch.kind, ONCE=once or wide, G=GROUPS, LISTED=launch.listed, ALIGNED=launch.aligned,
+                num_warps=4, enable_fp_fusion=False,
+            )  # fmt: skip
 
 
 def fingerprint(tensor: Tensor, piece: Piece) -> int:

@@ -25,6 +25,8 @@ STRIDE_A, MUL_A1, MUL_A2 = (constexpr(x) for x in LANES_OF_FINGERPRINT[0])
 STRIDE_B, MUL_B1, MUL_B2 = (constexpr(x) for x in LANES_OF_FINGERPRINT[1])
 SLOTS = constexpr(8)
 
+FIELDS = constexpr(8)  # of a parameter that move() takes: first program, address, key, address of starts, PLACES
+
 # Arguments that Triton would otherwise specialise by value and alignment, and compile anew for every shape.
 PLACES = ["first", "stride", "length", "tiles"]
 
@@ -32,8 +34,9 @@ PLACES = ["first", "stride", "length", "tiles"]
 @triton.jit
 def place(program: tensor, starts: tensor, first: tensor, stride: tensor, length: tensor, tiles: tensor, T: constexpr,
           LISTED: constexpr, ALIGNED: constexpr) -> tensor:  # fmt: skip
-    """A program's tile, which starts at a multiple of T in the full parameter: (its first element, the place of that in
-    the local tensor, which of the tile's elements are in the run: from, to); the first two int64, the others int32."""
+    """The tile of a parameter's program, counted from 0; it starts at a multiple of T in the full parameter. (Its first
+    element, the place of that in the local tensor, which of the tile's elements are in the run: from, to); the first
+    two int64, the others int32."""
     tiles = tiles.to(tl.int64)
     length = length.to(tl.int64)
     run = program.to(tl.int64) // tiles
@@ -232,19 +235,38 @@ def put(
     tl.store(w + at, bits, mask=held)
 
 
-@triton.jit(do_not_specialize=[*PLACES, "key", "n"])
+@triton.jit
+def row_of(program: tensor, held: tensor, rows: tensor) -> tensor:
+    """The last row whose first program is not after this one, found by halving."""
+    low, high = 0, rows
+    while high - low > 1:
+        middle = (low + high) // 2
+        after = tl.load(held + middle * FIELDS) > program
+        low, high = tl.where(after, low, middle), tl.where(after, middle, high)
+    return held + low * FIELDS
+
+
+@triton.jit(do_not_specialize=["rows", "n"])
 def move(
-    w: tensor, starts: tensor, first: tensor, stride: tensor, length: tensor, tiles: tensor,
-    steps: tensor, scales: tensor, n: tensor, key: tl.uint64, table: tensor, indices: tensor,
+    held: tensor, rows: tensor, steps: tensor, scales: tensor, n: tensor, table: tensor, indices: tensor,
     GAUSSIAN: constexpr, STOCHASTIC: constexpr, KIND: constexpr,
     ONCE: constexpr, G: constexpr, LISTED: constexpr, ALIGNED: constexpr,
 ) -> None:  # fmt: skip
     """w <- round(w - c z) for each step in turn, or rounded once after the last; w stays in registers meanwhile.
 
+    held: int64 [rows, FIELDS], parameters by their first program; if ALIGNED, their addresses are multiples of 16.
     steps: int64 [n + 1, 2], a step's seed and the seed of its rounding bits (the last row: of ONCE's rounding).
     scales: float32 [n], c.
     """
-    element, local, low, high = place(tl.program_id(0), starts, first, stride, length, tiles, G * 128, LISTED, ALIGNED)
+    row = row_of(tl.program_id(0), held, rows)
+    w = tl.load(row + 1).to(tl.pointer_type(tl.int32 if KIND == FLOAT32 else tl.int16))
+    key, starts = tl.load(row + 2), tl.load(row + 3).to(tl.pointer_type(tl.int64))
+    if ALIGNED:
+        w = tl.multiple_of(w, 16)
+    element, local, low, high = place(
+        tl.program_id(0) - tl.load(row), starts, tl.load(row + 4), tl.load(row + 5), tl.load(row + 6), tl.load(row + 7),
+        G * 128, LISTED, ALIGNED,
+    )  # fmt: skip
     index = index_in(indices, G)
     w += local
     x0, x1 = held_at(w, low, high, 0, KIND, G), held_at(w, low, high, 1, KIND, G)

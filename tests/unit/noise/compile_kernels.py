@@ -19,9 +19,10 @@ H100 = GPUTarget("cuda", 90, 32)
 TYPES = {
     "starts": "*i64", "first": "i64", "stride": "i64", "length": "i64", "tiles": "i64", "seed": "*i64", "key": "u64",
     "key_a": "u64", "key_b": "u64", "mu": "fp32", "table": "*i32", "indices": "*i16", "steps": "*i64",
-    "scales": "*fp32", "n": "i32", "sums": "*i64", "values": "*i32",
+    "scales": "*fp32", "n": "i32", "held": "*i64", "rows": "i32", "sums": "*i64", "values": "*i32",
 }  # fmt: skip
 RUNS = {"LISTED": False, "ALIGNED": True}
+MOVE = {"GAUSSIAN": True, "STOCHASTIC": True, "ONCE": False}
 CASES = {
     "perturb float32": (kernels.perturb, 0, RUNS | {"GAUSSIAN": True, "BOTH": True}),
     "perturb bfloat16": (kernels.perturb, 1, RUNS | {"GAUSSIAN": True, "BOTH": True}),
@@ -29,7 +30,8 @@ CASES = {
     "perturb rows": (kernels.perturb, 1, {"GAUSSIAN": True, "BOTH": False, "LISTED": True, "ALIGNED": True}),
     "perturb anything": (kernels.perturb, 2, {"GAUSSIAN": True, "BOTH": True, "LISTED": False, "ALIGNED": False}),
     "move float32": (kernels.move, 0, RUNS | {"GAUSSIAN": False, "STOCHASTIC": False, "ONCE": True}),
-    "move bfloat16": (kernels.move, 1, RUNS | {"GAUSSIAN": True, "STOCHASTIC": True, "ONCE": False}),
+    "move bfloat16": (kernels.move, 1, RUNS | MOVE),
+    "move listed": (kernels.move, 1, {"LISTED": True, "ALIGNED": True} | MOVE),
     "move float16": (kernels.move, 2, RUNS | {"GAUSSIAN": True, "STOCHASTIC": True, "ONCE": True}),
 }
 
@@ -57,7 +59,8 @@ def main() -> None:
             "multiplied": ptx.count("mul.rn.f32"),
             "flushed": ptx.count(".ftz"),
             "barriers": ptx.count("bar.sync"),
-            "wide": len(re.findall(r"ld\.global\.v[24]", ptx)),
+            "wide loads": len(re.findall(r"ld\.global\.v[24]", ptx)),  # of 8 or 16 bytes; one is not of weights
+            "wide stores": len(re.findall(r"st\.global\.v[24]", ptx)),
         }
     print(json.dumps(found))
 

@@ -75,9 +75,9 @@ def test_move_equals_spec(piece, seeds, kind, distribution, rounding, scale):
     c = np.array([scale / (i + 1) for i in range(len(seeds))], np.float32)
     names = np.array(seeds, np.uint64)
     once, steps = tensor_of(w, kind), tensor_of(w, kind)
-    engine.move_(once, names, c, piece, distribution, rounding)
+    engine.move_([(once, piece)], names, c, distribution, rounding)
     for i in range(len(seeds)):
-        engine.move_(steps, names[i : i + 1], c[i : i + 1], piece, distribution, rounding)
+        engine.move_([(steps, piece)], names[i : i + 1], c[i : i + 1], distribution, rounding)
     assert (tensor_bits(once) == bits_of(spec.move(w, names, c, piece, distribution, rounding, kind))).all()
     assert (tensor_bits(steps) == tensor_bits(once)).all()
 
@@ -90,7 +90,7 @@ def test_every_16_bit_weight_moves_as_the_spec_says(kind, rounding):
     for scale in (1e-9, 1e-7, 1e-4, 0.5, 40.0):
         c = np.array([scale, -scale / 3], np.float32)
         tensor = tensor_of(w, kind)
-        engine.move_(tensor, seeds, c, piece, "gaussian", rounding)
+        engine.move_([(tensor, piece)], seeds, c, "gaussian", rounding)
         assert (tensor_bits(tensor) == bits_of(spec.move(w, seeds, c, piece, "gaussian", rounding, kind))).all()
 
 
@@ -100,7 +100,7 @@ def test_an_outgrown_float16_stays_infinite():
     piece, seeds, c = Piece.whole("w", 4096), np.array([1, 1], np.uint64), np.array([40, -60], np.float32)
     for rounding in spec.ROUNDINGS:
         tensor = tensor_of(w, "float16")
-        engine.move_(tensor, seeds, c, piece, "gaussian", rounding)
+        engine.move_([(tensor, piece)], seeds, c, "gaussian", rounding)
         assert (tensor_bits(tensor) == bits_of(spec.move(w, seeds, c, piece, "gaussian", rounding, "float16"))).all()
         assert 0.1 < float(torch.isinf(tensor).float().mean()) < 0.9
 
@@ -135,13 +135,13 @@ def test_known_answers():
         tensor = tensor_of(array_of(bits_from(line["w"]), kind), kind)
         piece = Piece(int(line["key"], 16), np.array([int(line["first"], 16)]), len(tensor))
         c = bits_from(line["c"]).view(np.float32)
-        engine.move_(tensor, bits_from(line["seeds"]), c, piece, distribution, rounding)
+        engine.move_([(tensor, piece)], bits_from(line["seeds"]), c, distribution, rounding)
         assert tensor_bits(tensor).tolist() == bits_from(line["out"]).tolist()
     for (kind, distribution, rounding), line in read_golden("noise_move_once.txt"):
         tensor = tensor_of(array_of(bits_from(line["w"]), kind), kind)
         piece = Piece(int(line["key"], 16), np.array([int(line["first"], 16)]), len(tensor))
         c = bits_from(line["c"]).view(np.float32)
-        engine.move_(tensor, bits_from(line["seeds"]), c, piece, distribution, rounding, once=True)
+        engine.move_([(tensor, piece)], bits_from(line["seeds"]), c, distribution, rounding, once=True)
         assert tensor_bits(tensor).tolist() == bits_from(line["out"]).tolist()
     for (distribution,), line in read_golden("noise_directions.txt"):
         out = torch.empty(8)
@@ -166,7 +166,7 @@ def test_threads_and_slices_change_nothing(starts, length):
     for threads in (1, 2, 5):
         engine.set_threads(threads)
         moved, z = w.clone(), torch.empty(piece.numel)
-        engine.move_(moved, seeds, c, piece, "gaussian", "stochastic")
+        engine.move_([(moved, piece)], seeds, c, "gaussian", "stochastic")
         engine.fill_(z, 4, piece, "rademacher")
         results.append((tensor_bits(moved).tolist(), z.tolist(), engine.fingerprint(w, piece)))
     assert results[1] == results[0] and results[2] == results[0]
@@ -175,7 +175,7 @@ def test_threads_and_slices_change_nothing(starts, length):
         part = sliced[:, a:b].contiguous()
         where = Piece(99, piece.starts + a, b - a)
         prints.append(engine.fingerprint(part, where))
-        engine.move_(part, seeds, c, where, "gaussian", "stochastic")
+        engine.move_([(part, where)], seeds, c, "gaussian", "stochastic")
         sliced[:, a:b] = part
     assert tensor_bits(sliced.view(-1)).tolist() == results[0][0]
     assert engine.add_fingerprints(*prints) == results[0][2]
@@ -199,12 +199,14 @@ def test_nothing_to_do():
     none = torch.empty(0)
     engine.fill_(none, 1, empty, "gaussian")
     engine.perturb(none, none.clone(), none.clone(), 1, 1e-3, empty, "gaussian")
-    engine.move_(none, np.array([1], np.uint64), np.array([1], np.float32), empty, "gaussian", "nearest")
+    engine.move_([(none, empty)], np.array([1], np.uint64), np.array([1], np.float32), "gaussian", "nearest")
     assert engine.fingerprint(none, empty) == 0
     assert engine.fingerprint(torch.empty(0), Piece(1, np.zeros(1, np.int64), 0)) == 0
     payload = tensor_of(np.array([0x7FC12345, 0xFF812345], np.uint32).view(np.float32), "float32")
     kept = payload.clone()
-    engine.move_(payload, np.zeros(0, np.uint64), np.zeros(0, np.float32), Piece.whole("w", 2), "gaussian", "nearest")
+    engine.move_(
+        [(payload, Piece.whole("w", 2))], np.zeros(0, np.uint64), np.zeros(0, np.float32), "gaussian", "nearest"
+    )
     assert tensor_bits(payload).tolist() == tensor_bits(kept).tolist()  # no step, not even a NaN rewritten
 
 
@@ -221,9 +223,9 @@ def test_arguments_that_cannot_be_meant_are_refused():
 def test_read_only_and_strided_lists_of_seeds():
     piece, seeds, c = Piece.whole("w", 40), np.arange(6, dtype=np.uint64)[::2], np.ones(6, np.float32)[::2]
     a, b = torch.zeros(40), torch.zeros(40)
-    engine.move_(a, seeds, c, piece, "gaussian", "nearest")
+    engine.move_([(a, piece)], seeds, c, "gaussian", "nearest")
     frozen = np.frombuffer(seeds.tobytes(), np.uint64)
-    engine.move_(b, frozen, np.frombuffer(c.tobytes(), np.float32), piece, "gaussian", "nearest")
+    engine.move_([(b, piece)], frozen, np.frombuffer(c.tobytes(), np.float32), "gaussian", "nearest")
     assert torch.equal(a, b) and a.any()
 
 

@@ -34,7 +34,7 @@ def test_move_once_equals_spec(piece, steps, kind, distribution, rounding):
     seeds, c = np.array([s for s, _ in steps], np.uint64), np.array([x for _, x in steps], np.float32)
     w = random_weights(piece.numel, kind, len(steps))
     tensor = tensor_of(w, kind)
-    engine.move_(tensor, seeds, c, piece, distribution, rounding, once=True)
+    engine.move_([(tensor, piece)], seeds, c, distribution, rounding, once=True)
     assert (tensor_bits(tensor) == bits_of(spec.move_once(w, seeds, c, piece, distribution, rounding, kind))).all()
 
 
@@ -47,7 +47,7 @@ def test_every_16_bit_weight(kind, rounding, distribution):
     for scale in (1e-9, 1e-4, 40.0):
         c = np.array([scale, -scale / 3, scale / 7], np.float32)
         tensor = tensor_of(w, kind)
-        engine.move_(tensor, seeds, c, piece, distribution, rounding, once=True)
+        engine.move_([(tensor, piece)], seeds, c, distribution, rounding, once=True)
         assert (tensor_bits(tensor) == bits_of(spec.move_once(w, seeds, c, piece, distribution, rounding, kind))).all()
 
 
@@ -58,10 +58,10 @@ def test_in_float32_it_is_one_step_after_the_other(distribution, n):
     piece, seeds = Piece.whole("w", 5000), np.arange(n, dtype=np.uint64)
     c = (np.random.default_rng(n).standard_normal(n) * 1e-3).astype(np.float32)
     once, all_steps, single = w.clone(), w.clone(), w.clone()
-    engine.move_(once, seeds, c, piece, distribution, "stochastic", once=True)
-    engine.move_(all_steps, seeds, c, piece, distribution, "stochastic")
+    engine.move_([(once, piece)], seeds, c, distribution, "stochastic", once=True)
+    engine.move_([(all_steps, piece)], seeds, c, distribution, "stochastic")
     for i in range(n):
-        engine.move_(single, seeds[i : i + 1], c[i : i + 1], piece, distribution, "nearest")
+        engine.move_([(single, piece)], seeds[i : i + 1], c[i : i + 1], distribution, "nearest")
     assert (tensor_bits(once) == tensor_bits(all_steps)).all() and (tensor_bits(once) == tensor_bits(single)).all()
 
 
@@ -73,18 +73,20 @@ def test_steps_of_zero_are_left_out(kind, distribution):
     w, piece = random_weights(n, kind, 5), Piece.whole("w", n)
     w[:4] = spec.narrow(np.array([-0.0, 0.0, np.inf, -np.inf], np.float32), kind)
     untouched = tensor_of(w, kind)
-    engine.move_(untouched, seeds, np.array([0, -0.0, 0, 0], np.float32), piece, distribution, "stochastic", once=True)
-    engine.move_(untouched, seeds[:0], np.zeros(0, np.float32), piece, distribution, "stochastic", once=True)
+    engine.move_(
+        [(untouched, piece)], seeds, np.array([0, -0.0, 0, 0], np.float32), distribution, "stochastic", once=True
+    )
+    engine.move_([(untouched, piece)], seeds[:0], np.zeros(0, np.float32), distribution, "stochastic", once=True)
     assert (tensor_bits(untouched) == bits_of(w)).all()  # not even a NaN is rewritten
     with_zeros, without, other = (tensor_of(w, kind) for _ in range(3))
     c = np.array([0, 1e-3, -0.0, 0], np.float32)
-    engine.move_(with_zeros, seeds, c, piece, distribution, "stochastic", once=True)
-    engine.move_(without, seeds[[1, 3]], c[[1, 3]], piece, distribution, "stochastic", once=True)
-    engine.move_(other, seeds[1:2], c[1:2], piece, distribution, "stochastic", once=True)
+    engine.move_([(with_zeros, piece)], seeds, c, distribution, "stochastic", once=True)
+    engine.move_([(without, piece)], seeds[[1, 3]], c[[1, 3]], distribution, "stochastic", once=True)
+    engine.move_([(other, piece)], seeds[1:2], c[1:2], distribution, "stochastic", once=True)
     assert (tensor_bits(with_zeros) == tensor_bits(without)).all()
     assert kind == "float32" or (tensor_bits(with_zeros) != tensor_bits(other)).any()  # rounded by seed 2, not by 4
     tiny = tensor_of(spec.narrow(np.full(n, -0.0, np.float32), kind), kind)
-    engine.move_(tiny, seeds[:2], np.array([0, 1e-45], np.float32), piece, distribution, "nearest", once=True)
+    engine.move_([(tiny, piece)], seeds[:2], np.array([0, 1e-45], np.float32), distribution, "nearest", once=True)
     assert (tiny != 0).any() == (kind == "float32")  # a denormal step is a step
 
 
@@ -99,13 +101,13 @@ def test_threads_and_slices_change_nothing(starts, length, distribution):
     for threads in (1, 2, 5):
         engine.set_threads(threads)
         moved = w.clone()
-        engine.move_(moved, seeds, c, piece, distribution, "stochastic", once=True)
+        engine.move_([(moved, piece)], seeds, c, distribution, "stochastic", once=True)
         results.append(tensor_bits(moved).tolist())
     assert results[1] == results[0] and results[2] == results[0]
     sliced = w.clone().view(len(starts), length)
     for a, b in ((0, 1), (1, length // 3), (length // 3, length)):  # columns of the piece, as a shard along dim 1
         part = sliced[:, a:b].contiguous()
-        engine.move_(part, seeds, c, Piece(99, piece.starts + a, b - a), distribution, "stochastic", once=True)
+        engine.move_([(part, Piece(99, piece.starts + a, b - a))], seeds, c, distribution, "stochastic", once=True)
         sliced[:, a:b] = part
     assert tensor_bits(sliced.view(-1)).tolist() == results[0]
 
@@ -124,8 +126,8 @@ def test_a_pool_is_summed_as_exactly_as_float32_can(kind, distribution):
         engine.fill_(z, seed, piece, distribution)
         exact = exact - scale * z.double()
         largest = torch.maximum(largest, exact.abs() + abs(scale) * z.double().abs())
-    engine.move_(tensor, seeds, c, piece, distribution, "nearest", once=True)
-    engine.move_(each, seeds, c, piece, distribution, "nearest")
+    engine.move_([(tensor, piece)], seeds, c, distribution, "nearest", once=True)
+    engine.move_([(each, piece)], seeds, c, distribution, "nearest")
     last = {"float32": 0.0, "bfloat16": 2.0**-8, "float16": 2.0**-11}[kind] * exact.abs() + 2.0**-25
     assert ((tensor.double() - exact).abs() <= last * 1.001 + 2 * pool * 2.0**-24 * largest).all()
     if kind == "bfloat16":  # what rounding after every step loses: most of the move
@@ -140,9 +142,9 @@ def test_stochastic_is_unbiased_over_a_pool(kind):
     spacing = {"bfloat16": 2.0**-7, "float16": 2.0**-10}[kind]
     seeds, c = np.arange(pool, dtype=np.uint64), np.full(pool, -spacing / 200, np.float32)
     exact, arrived, stuck = w.float(), w.clone(), w.clone()
-    engine.move_(exact, seeds, c, piece, "gaussian", "nearest", once=True)
-    engine.move_(arrived, seeds, c, piece, "gaussian", "stochastic", once=True)
-    engine.move_(stuck, seeds, c, piece, "gaussian", "nearest", once=True)
+    engine.move_([(exact, piece)], seeds, c, "gaussian", "nearest", once=True)
+    engine.move_([(arrived, piece)], seeds, c, "gaussian", "stochastic", once=True)
+    engine.move_([(stuck, piece)], seeds, c, "gaussian", "nearest", once=True)
     assert torch.equal(stuck, w)
     error = (arrived.double() - exact.double()) / spacing
     step = (exact.double() - 1) / spacing

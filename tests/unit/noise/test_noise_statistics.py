@@ -92,8 +92,8 @@ def test_stochastic_moves_are_unbiased_and_nearest_ones_get_stuck(dtype, weight)
     engine.fill_(z, SEED, piece, "gaussian")
     z = z.double()
     stochastic, nearest = w.clone(), w.clone()
-    engine.move_(stochastic, seeds, c, piece, "gaussian", "stochastic")
-    engine.move_(nearest, seeds, c, piece, "gaussian", "nearest")
+    engine.move_([(stochastic, piece)], seeds, c, "gaussian", "stochastic")
+    engine.move_([(nearest, piece)], seeds, c, "gaussian", "nearest")
     assert torch.equal(nearest, w)
     arrived = (stochastic.double() - w.double()) / spacing
     exact = (w.float() - torch.from_numpy(c) * z.float()).double() - w.double()  # the step as float32 holds it

@@ -92,7 +92,7 @@ def test_move_equals_spec(piece, seeds, kind, distribution, rounding, scale, onc
     w = random_weights(piece.numel, kind, len(seeds))
     c = np.array([scale, 0.0, -scale / 3][: len(seeds)], np.float32)
     names, tensor = np.array(seeds, np.uint64), here(w, kind)
-    triton.move_(tensor, names, c, piece, distribution, rounding, once=once)
+    triton.move_([(tensor, piece)], names, c, distribution, rounding, once=once)
     moved = spec.move_once if once else spec.move
     assert same(tensor, moved(w, names, c, piece, distribution, rounding, kind))
 
@@ -116,7 +116,7 @@ def test_every_16_bit_weight_moves_as_the_spec_says(kind, rounding):
     c = np.array([1e-9, -1e-3, 40.0], np.float32)
     for once in (False, True):
         tensor = here(w, kind)
-        triton.move_(tensor, seeds, c, piece, "gaussian", rounding, once=once)
+        triton.move_([(tensor, piece)], seeds, c, "gaussian", rounding, once=once)
         moved = spec.move_once if once else spec.move
         assert same(tensor, moved(w, seeds, c, piece, "gaussian", rounding, kind))
 
@@ -182,19 +182,19 @@ def test_known_moves(once):
     for (kind, distribution, rounding), line in read_golden("noise_move_once.txt" if once else "noise_move.txt"):
         tensor = here(array_of(bits_from(line["w"]), kind), kind)
         seeds, c = bits_from(line["seeds"]), bits_from(line["c"]).view(np.float32)
-        triton.move_(tensor, seeds, c, piece_at(line, len(tensor)), distribution, rounding, once=once)
+        triton.move_([(tensor, piece_at(line, len(tensor)))], seeds, c, distribution, rounding, once=once)
         assert tensor_bits(tensor.cpu()).tolist() == bits_from(line["out"]).tolist()
 
 
 def test_nothing_to_do():
     empty, none = Piece(1, np.zeros(0, np.int64), 7), torch.empty(0, device=DEVICE)
     triton.fill_(none, 1, empty, "gaussian")
-    triton.move_(none, np.array([1], np.uint64), np.array([1], np.float32), empty, "gaussian", "nearest")
+    triton.move_([(none, empty)], np.array([1], np.uint64), np.array([1], np.float32), "gaussian", "nearest")
     assert triton.fingerprint(none, empty) == 0
     payload = here(np.array([0x7FC12345, 0xFF812345], np.uint32).view(np.float32), "float32")
     kept, zeros = payload.clone(), np.zeros(2, np.float32)
-    triton.move_(payload, np.zeros(0, np.uint64), zeros[:0], Piece.whole("w", 2), "gaussian", "nearest")
-    triton.move_(payload, np.zeros(2, np.uint64), zeros, Piece.whole("w", 2), "gaussian", "nearest", once=True)
+    triton.move_([(payload, Piece.whole("w", 2))], np.zeros(0, np.uint64), zeros[:0], "gaussian", "nearest")
+    triton.move_([(payload, Piece.whole("w", 2))], np.zeros(2, np.uint64), zeros, "gaussian", "nearest", once=True)
     assert same(payload, spec_bits(kept))  # no step, not even a NaN rewritten
 
 
@@ -211,6 +211,9 @@ def test_arguments_that_cannot_be_meant_are_refused():
         triton.perturb(w, w.clone(), None, seed.to(DEVICE, torch.int32), 1e-3, piece, "gaussian")
     with pytest.raises(AssertionError, match="the CPU engine takes a seed as an int"):
         engine.perturb(w.cpu(), w.cpu(), None, seed, 1e-3, piece, "gaussian")
+    with pytest.raises(AssertionError, match="moved twice in one launch"):
+        steps = np.ones(1, np.uint64), np.ones(1, np.float32)
+        triton.move_([(w, piece), (w, piece)], *steps, "gaussian", "nearest")
 
 
 @pytest.mark.skipif(not GPU, reason="no GPU here: its tensors cannot be made")
@@ -257,4 +260,4 @@ def test_compiled_code_keeps_the_roundings(tmp_path):
         assert code["contracted"] == code["may be contracted"] == code["flushed"] == 0, name
         assert code["multiplied"] > 0 or name == "fingerprint", name
         if name not in ("fingerprint", "perturb anything"):  # which adds up, which may start anywhere
-            assert code["barriers"] == 0 and code["wide"] > 0, name
+            assert code["barriers"] == 0 and code["wide loads"] > 8 and code["wide stores"] >= 8, name  # a slot each
