@@ -53,6 +53,7 @@ class Progress:
         self._began = self._shown = clock()
         self._loss = self._agreement = math.nan
         self._metric = ""
+        self._told = (start, "")  # rounds and evaluation of the last line in a log
         self._bar: Bar | None = None
         if self._console.is_terminal and not quiet:
             columns = (
@@ -87,7 +88,9 @@ class Progress:
         self._shown = now
         status = self.status(now)
         if self._bar is None:
-            self.note(f"round {self._done}/{self._total}  {status}")
+            if self._told != (self._done, self._metric):  # a job is looked at also while its rounds stand still
+                self._told = (self._done, self._metric)
+                self.note(f"round {self._done}/{self._total}  {status}")
         else:
             self._bar.update(self._task, completed=self._done, status=status, refresh=True)
 

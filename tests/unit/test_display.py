@@ -55,6 +55,16 @@ def test_log_file_gets_a_line_now_and_then():
     assert len(lines) in (7, 8)  # every 10 s of 50, the evaluation, the note and the end
 
 
+def test_a_log_file_gets_no_line_twice():
+    """A job that is followed is looked at also between two rounds, and once more after its last."""
+    stream, clock = io.StringIO(), Clock()
+    with Progress(4, stream=stream, clock=clock) as progress:
+        for t in (0, 0, 1, 1, 3, 3):
+            clock.now += 10
+            progress.round(t)
+    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["1/4", "2/4", "4/4"]
+
+
 def test_slow_rounds_are_given_in_seconds():
     stream, clock = io.StringIO(), Clock()
     with Progress(10, stream=stream, clock=clock) as progress:

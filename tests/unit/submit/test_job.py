@@ -65,6 +65,17 @@ def test_a_job_that_is_queued_again_is_followed_on(play: Play, tmp_path: Path, c
     assert "job 7: COMPLETED, start 2" in said and "round 10/10" in said
 
 
+def test_the_last_round_is_told_once(
+    play: Play, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job still evaluates after it; then it is looked at twice more."""
+    monkeypatch.setattr("hpcfed.display.LINE_SECONDS", 0.0)
+    play(*[line("RUNNING")] * 6, line("COMPLETED"))
+    assert watch(tmp_path) == 0
+    told = [text.split()[1] for text in capsys.readouterr().err.splitlines() if text.startswith("round ")]
+    assert told == ["6/10", "9/10", "10/10"]
+
+
 def test_a_scheduler_that_is_away_does_not_end_the_job(
     play: Play, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
