@@ -57,8 +57,7 @@ def submit(
 ) -> None:
     """Render a Slurm batch script for RECIPE, and submit it. Submitted again, an unfinished run goes on."""
     from .config import load_recipe
-    from .submit import Ask, check, check_limits, follow, queue, render
-    from .submit.script import SCRIPT
+    from .submit import Ask, check, render
 
     wanted = [load_recipe(recipe, set_ or []) for recipe in recipes]
     several = len(recipes) > 1
@@ -84,7 +83,15 @@ def submit(
     script = render(ask, wanted)
     if dry_run:
         print(script, end="")
-        return
+    else:
+        _hand_in(ask, wanted, script, wait)
+
+
+def _hand_in(ask: Ask, wanted: list[Recipe], script: str, wait: bool) -> None:
+    """Give the script to Slurm; with `wait`, follow the job and end with its exit status."""
+    from .submit import check_limits, follow, queue
+    from .submit.script import SCRIPT
+
     check_limits(ask)
     _check_folder(ask, wanted[0])
     job = queue(script, ask.out / SCRIPT)
