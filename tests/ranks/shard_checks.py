@@ -19,6 +19,7 @@ from hpcfed.cli import _train
 from hpcfed.config import Recipe, load_recipe
 from hpcfed.env import discover
 from hpcfed.errors import ConfigError, HpcfedError
+from hpcfed.keeper import build_together
 from hpcfed.layout import Slice
 from hpcfed.model import save_shards
 from hpcfed.orbit import load_any
@@ -28,6 +29,9 @@ from tests.ranks.harness import _rank, free_port
 from tests.ranks.train_checks import signalled
 
 ROUNDS = 12
+LONG = 40  # rounds: long enough that a run still goes on when a rank is killed after ten
+#: Whose files a folder has: row 0 of two hosts the first four clients, whose groups are two, row 1 the others.
+PLACES = {"row0": range(4), "row1": range(4, 6), "all": range(6)}
 #: 3 shards of 4 heads, of 4 key-value heads (8 of queries) and of 4 heads: none divides.
 FAMILIES = ("opt", "llama", "mpt", "roberta")
 DTYPES = ("float32", "bfloat16")
@@ -151,6 +155,8 @@ def alone_and_spread(everybody: Transport, folder: str) -> dict[str, Any]:
     transport = spread(everybody, discover(), 2)
     found |= {"replayed": replayed(transport.inside, folder), "traps": traps(transport.inside, folder)}
     found["held"] = held(transport.inside, folder)
+    found["manifest"] = from_manifest(transport, folder, "all")
+    found["undisturbed"] = run_of(transport, folder, "nobody-killed", [f"rounds={LONG}"])
     transport.close()
     return found
 
@@ -193,6 +199,22 @@ def run_of(transport: Transport, folder: str, name: str, more: list[str], resume
     return [summary[key] for key in ("fingerprint", "status", "rounds", "loss_after", "rows", "shards")]
 
 
+def from_manifest(transport: Transport, folder: str, where: str) -> list[Any]:
+    """A run of clients with files of their own, of which the row sees those in its folder."""
+    with contextlib.chdir(Path(folder, where)):
+        return run_of(transport, folder, f"manifest-{transport.rows}", ["clients.manifest=clients.jsonl"])
+
+
+def gone(transport: Transport, folder: str) -> str:
+    """What is said when a file of a client of row 1 is missing."""
+    recipe = recipe_of(folder, "opt", "mesh.shards=2", "mesh.check=false", "clients.manifest=clients.jsonl")
+    if transport.row == 1 and transport.inside.shard == 0:
+        Path(folder, "row1", "5.jsonl").unlink()
+    transport.barrier()
+    with contextlib.chdir(Path(folder, f"row{transport.row}")):
+        return said(lambda: build_together(recipe, transport))
+
+
 def live(everybody: Transport, folder: str) -> dict[str, Any]:
     """Two rows of two."""
     transport = spread(everybody, discover(), 2)
@@ -207,6 +229,8 @@ def live(everybody: Transport, folder: str) -> dict[str, Any]:
         found["stopped"] = run_of(transport, folder, "stopped", long)
     found["resumed"] = run_of(transport, folder, "stopped", long, resume=True)
     found["undisturbed"] = run_of(transport, folder, "undisturbed", long)
+    found["manifest"] = from_manifest(transport, folder, f"row{transport.row}")
+    found["gone"] = gone(transport, folder)
     transport.close()
     return found
 

@@ -25,8 +25,9 @@ from hpcfed.replay import replay
 from hpcfed.weights import Weights
 from tests.ranks import shard_checks
 from tests.ranks.harness import fails, launch, mpirun
-from tests.ranks.shard_checks import DTYPES, FAMILIES, LAUNCHES, ROUNDS, VARIANTS, killed, recipe_of
-from tests.small import VOCABULARY, save_tiny_folder, tiny_config, tiny_sst2, tiny_tokenizer
+from tests.ranks.shard_checks import DTYPES, FAMILIES, LAUNCHES, LONG, PLACES, ROUNDS, VARIANTS, killed, recipe_of
+from tests.ranks.test_elastic import ONE_HOST, ended, job, kill, rounds
+from tests.small import VOCABULARY, save_tiny_folder, sentences, tiny_config, tiny_sst2, tiny_tokenizer, write_jsonl
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,6 +44,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Model folders, data, and an orbit with given votes for every family and dtype, made in one process."""
     tmp = tmp_path_factory.mktemp("shards")
     tiny_sst2(tmp)
+    for name, seen in PLACES.items():
+        for k in seen:
+            write_jsonl(tmp / name / f"{k}.jsonl", sentences(3 + 2 * k, 100 + k))
+        lines = [{"id": f"c{k}", "data": f"{k}.jsonl"} for k in range(6)]
+        write_jsonl(tmp / name / "clients.jsonl", lines)
     for family in ("opt", "llama", "roberta"):
         save_tiny_folder(tmp, family).rename(tmp / family)
     _group_queries(tmp / "llama")
@@ -193,32 +199,31 @@ def test_a_signal_to_any_rank_ends_all(four: list[dict[str, Any]]) -> None:
     assert all(found["resumed"] == four[0]["undisturbed"] for found in four)
 
 
-PHOENIX = """
-import os, signal
-import torch, torch.distributed as dist
-from hpcfed.env import discover
-from hpcfed.transport import choose, guard, spread
-launch = discover()
-with guard(launch):
-    transport = choose(launch)
-with guard(transport):
-    transport = spread(transport, launch, 2)
-    found = torch.tensor([1])
-    dist.all_reduce(found)
-    if launch.restart == 0 and launch.rank == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    dist.all_reduce(found)
-    transport.barrier()
-    print(f"risen: {int(found) // 2}", flush=True)
-    transport.close()
-"""
+def test_torchrun_starts_a_killed_shard_anew(two: list[dict[str, Any]], folder: str) -> None:
+    """One row of two: its world is built anew on a store that knows no dead address, and the run goes on by itself."""
+    out, recipe = Path(folder, "risen"), Path(folder, "nobody-killed", "recipe.toml")
+    with job(ONE_HOST, ["-m", "hpcfed", "train", str(recipe), "--out", str(out)]) as (agents, output):
+        kill(agents, out, who=1, after=10)
+        text = ended(agents, output)
+    assert text.count("torchrun started the ranks anew: going on with the run in") == 1, text
+    assert rounds(out) == list(range(1, LONG + 1))
+    found, right = (json.loads((path / "summary.json").read_text()) for path in (out, recipe.parent))
+    assert found["fingerprint"] == right["fingerprint"] == two[0]["undisturbed"][0] == two[1]["undisturbed"][0]
+    assert (found["rows"], found["shards"], found["status"]) == (1, 2, "finished")
+    assert (out / "orbit.safetensors").read_bytes() == (recipe.parent / "orbit.safetensors").read_bytes()
 
 
-def test_torchrun_restarts_a_row(tmp_path: Path) -> None:
-    """The row's default world is built anew, on a store that has no address of the dead attempt."""
-    (tmp_path / "phoenix.py").write_text(PHOENIX)
-    finished = launch("torchrun", 2, ["--max-restarts=1", str(tmp_path / "phoenix.py")])
-    assert finished.code == 0 and finished.output.count("risen: 2") == 2, finished.output
+def test_clients_with_files_of_their_own(two: list[Any], four: list[Any], folder: str) -> None:
+    """Two rows, neither of which sees the other's files, are the run of one row that sees all."""
+    results = [found["manifest"] for found in (*two, *four)]
+    assert [found[-2:] for found in results] == [[1, 2]] * 2 + [[2, 2]] * 4
+    assert {json.dumps(found[:-2]) for found in results} == {json.dumps(results[0][:-2])}
+    one, rows = (Path(folder, name) for name in ("manifest-1", "manifest-2"))
+    for name in ("orbit.safetensors", "partition.json"):
+        assert (one / name).read_bytes() == (rows / name).read_bytes()
+    assert json.loads((one / "partition.json").read_text())
+    for found in four:
+        assert found["gone"].startswith("ConfigError: ranks 2-3: clients.manifest='clients.jsonl', line 6 ('c5'): ")
 
 
 def test_a_killed_shard_is_said_in_one_line(folder: str) -> None:
