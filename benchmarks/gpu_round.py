@@ -24,6 +24,8 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,10 @@ import torch
 from torch import Tensor, nn
 from transformers import OPTConfig, OPTForCausalLM
 
+if not __package__:  # a script, which finds its folder's modules but not benchmarks.reference
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.reference import LR, MU, in_place, two_forwards
 from hpcfed.head import restrict_head
 from hpcfed.messages import Update
 from hpcfed.probe import Probe, slopes
@@ -48,7 +54,7 @@ SHAPES = {
 #: 16 quantiles of the words a sentence in SST-2's 6,920 training sentences, and 5 tokens of start and prompt each.
 SST2 = [words + 5 for words in (4, 7, 9, 11, 13, 15, 16, 18, 19, 21, 23, 24, 27, 29, 32, 38)]
 WORDS = (7411, 6587)  # two rows of the output embedding
-MU, LR, PAD = 1e-3, 1e-6, 1
+PAD = 1
 
 
 def make_model(name: str, dtype: torch.dtype, device: str) -> nn.Module:
@@ -160,27 +166,9 @@ def forward(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     return logits
 
 
-@torch.inference_mode()
-def two_forwards(model: nn.Module, batch: Batch) -> None:
-    for _ in range(2):
-        losses(forward(model, batch.inputs), batch).mean().item()
-
-
-@torch.inference_mode()
-def in_place(model: nn.Module, batch: Batch, seed: int) -> None:
-    params = list(model.parameters())
-
-    def shift(scale: float) -> None:
-        torch.manual_seed(seed)
-        for p in params:
-            p.add_(torch.normal(mean=0.0, std=1.0, size=p.shape, dtype=p.dtype, device=p.device), alpha=scale)
-
-    shift(MU)
-    upper = losses(forward(model, batch.inputs), batch).mean().item()
-    shift(-2 * MU)
-    lower = losses(forward(model, batch.inputs), batch).mean().item()
-    shift(MU)
-    shift(-LR * (1 if upper > lower else -1))
+def mean_loss(model: nn.Module, batch: Batch) -> float:
+    """One forward pass, waited for."""
+    return losses(forward(model, batch.inputs), batch).mean().item()
 
 
 def measured(run: Callable[[int], None], repeats: int) -> dict[str, float]:
@@ -202,15 +190,15 @@ def measured(run: Callable[[int], None], repeats: int) -> dict[str, float]:
 
 def measure(model: nn.Module, batch: Batch, repeats: int) -> dict[str, dict[str, Any]]:
     """Every variant on one model, each alone on the device."""
-    held = torch.cuda.memory_allocated()
-    table: dict[str, dict[str, Any]] = {"forwards": measured(lambda _: two_forwards(model, batch), repeats)}
+    held, loss = torch.cuda.memory_allocated(), partial(mean_loss, model, batch)
+    table: dict[str, dict[str, Any]] = {"forwards": measured(lambda _: two_forwards(loss), repeats)}
     for distribution in ("gaussian", "rademacher"):
         ours = Round(model, batch, distribution)
         table[f"round, {distribution}"] = row = measured(ours, repeats)
         parts = [ours.parts(seed) for seed in range(100, 100 + repeats)]
         row["parts"] = {name: statistics.median(p[name] for p in parts) for name in parts[0]}
         del ours
-    table["in-place"] = measured(lambda seed: in_place(model, batch, seed), repeats)
+    table["in-place"] = measured(lambda seed: in_place(model, loss, seed), repeats)
     for row in table.values():
         row["peak_bytes"] = row.pop("peak") - held
         row["x forwards"] = row["ms"] / table["forwards"]["ms"]

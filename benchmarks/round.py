@@ -20,23 +20,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as hpcfed sets it, and for all variants alike; before torch
+if not __package__:  # a script, which finds its folder's modules but not benchmarks.reference
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as hpcfed sets it, for all variants alike; before torch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import OPTConfig, OPTForCausalLM
 
+from benchmarks.reference import LR, MU, in_place, two_forwards
 from hpcfed.messages import Update
 from hpcfed.noise import set_threads
 from hpcfed.probe import Probe, slopes
 from hpcfed.tasks import Batch
 from hpcfed.update import apply_
 from hpcfed.weights import Weights
-
-MU, LR = 1e-3, 1e-6
 
 
 def opt_125m(dtype: torch.dtype, layers: int) -> nn.Module:
@@ -54,28 +56,9 @@ def losses(logits: Tensor, batch: Batch) -> Tensor:
     return flat.view(len(ids), -1).mean(1)
 
 
-@torch.inference_mode()
-def two_forwards(model: nn.Module, batch: Batch) -> None:
-    for _ in range(2):
-        losses(model(**batch.inputs).logits, batch).mean().item()
-
-
-@torch.inference_mode()
-def in_place(model: nn.Module, batch: Batch, seed: int) -> None:
-    params = list(model.parameters())
-
-    def shift(scale: float) -> None:
-        torch.manual_seed(seed)
-        for p in params:
-            z = torch.normal(mean=0.0, std=1.0, size=p.shape, dtype=p.dtype)
-            p.add_(z, alpha=scale)
-
-    shift(MU)
-    upper = losses(model(**batch.inputs).logits, batch).mean().item()
-    shift(-2 * MU)
-    lower = losses(model(**batch.inputs).logits, batch).mean().item()
-    shift(MU)
-    shift(-LR * (1 if upper > lower else -1))
+def mean_loss(model: nn.Module, batch: Batch) -> float:
+    """One forward pass."""
+    return losses(model(**batch.inputs).logits, batch).mean().item()
 
 
 class Ours:
@@ -94,12 +77,13 @@ class Ours:
 
 def variants(dtype: torch.dtype, layers: int, batch: Batch) -> dict[str, Callable[[int], None]]:
     model = opt_125m(dtype, layers)
+    loss = partial(mean_loss, model, batch)
     ours, fast = Ours(model, dtype, "gaussian"), Ours(model, dtype, "rademacher")
     return {
-        "forwards": lambda seed: two_forwards(model, batch),
+        "forwards": lambda seed: two_forwards(loss),
         "round": lambda seed: ours(batch, seed),
         "round, rademacher": lambda seed: fast(batch, seed),
-        "in-place": lambda seed: in_place(model, batch, seed),
+        "in-place": lambda seed: in_place(model, loss, seed),
     }
 
 
