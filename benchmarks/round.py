@@ -1,14 +1,18 @@
 """What a round costs beside two plain forward passes and beside the in-place MeZO step, in one run.
 
     python benchmarks/round.py [--json] [--dtype float32 bfloat16] [--shape 16x32 4x16] [--repeats N] [--threads N]
+    python benchmarks/round.py --block 20 22 24     the round with linear layers in blocks of 2^20, ... elements
 
 The model has OPT-125M's shape with random weights; a batch of B sequences of T tokens; the loss is the language-model
 loss over the whole vocabulary, so nothing is spared by scoring a few words only. All variants run in turn, `repeats`
-times, and each figure is the median. Peak memory is what a fresh process a variant needs above the loaded model.
+times (in-place, the longest, every other time), and each figure is the median.
 
     forwards   two plain forward passes: what a two-point probe cannot do without
     round      ours: dual forward (directions drawn once), then the update
     in-place   MeZO as published: w += mu z, forward, w -= 2 mu z, forward, w += mu z, w -= lr z; four torch.normal
+
+The parts of a round are those of the probe's clock (hpcfed/clock.py), medians over the same repeats: forwards,
+directions, update. Peak memory is what a process of its own needs above the loaded model (Linux).
 """
 
 from __future__ import annotations
@@ -16,12 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # a script, which finds its folder's modules but not benchmarks.reference
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -33,12 +37,16 @@ from torch import Tensor, nn
 from transformers import OPTConfig, OPTForCausalLM
 
 from benchmarks.reference import LR, MU, in_place, two_forwards
+from hpcfed.clock import DIRECTIONS, FORWARD, UPDATE
 from hpcfed.messages import Update
 from hpcfed.noise import set_threads
-from hpcfed.probe import Probe, slopes
+from hpcfed.probe import Probe, dual, slopes
 from hpcfed.tasks import Batch
 from hpcfed.update import apply_
 from hpcfed.weights import Weights
+
+PARTS = {"forwards": FORWARD, "directions": DIRECTIONS, "update": UPDATE}
+Runs = dict[str, Callable[[int], None]]
 
 
 def opt_125m(dtype: torch.dtype, layers: int) -> nn.Module:
@@ -47,6 +55,11 @@ def opt_125m(dtype: torch.dtype, layers: int) -> nn.Module:
     config = OPTConfig(num_hidden_layers=layers, use_cache=False, dropout=0.0)
     assert (config.hidden_size, config.vocab_size) == (768, 50272)
     return OPTForCausalLM(config).to(dtype).eval().requires_grad_(False)
+
+
+def make_batch(size: int, length: int, words: int = 50_000) -> Batch:
+    ids = torch.randint(5, words, (size, length), generator=torch.Generator().manual_seed(1))
+    return Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, torch.zeros(size, dtype=torch.int64))
 
 
 def losses(logits: Tensor, batch: Batch) -> Tensor:
@@ -62,65 +75,80 @@ def mean_loss(model: nn.Module, batch: Batch) -> float:
 
 
 class Ours:
-    """A FeedSign round of one client without a network."""
+    """A FeedSign round of one client without a network.  block: elements of a linear layer perturbed at a time."""
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype, distribution: str) -> None:
-        self.weights, self.distribution = Weights(model), distribution
-        self.rounding = "nearest" if dtype == torch.float32 else "stochastic"
+    def __init__(self, model: nn.Module, batch: Batch, distribution: str, block: int = dual.BLOCK["cpu"]) -> None:
+        self.weights, self.batch, self.distribution, self.block = Weights(model), batch, distribution, block
+        self.rounding = "nearest" if next(model.parameters()).dtype == torch.float32 else "stochastic"
         self.probe = Probe(model, lambda inputs: model(**inputs).logits, self.weights, distribution)
 
-    def __call__(self, batch: Batch, seed: int) -> None:
-        p, _ = slopes(self.probe, losses, [(batch, np.zeros(len(batch.label), np.int64))], 1, [seed], MU)
-        update = Update(np.array([seed], np.uint64), np.sign(p[0]).astype(np.float32), LR)
-        apply_(self.weights, [update], self.distribution, self.rounding)
+    def __call__(self, seed: int) -> None:
+        dual.BLOCK["cpu"] = self.block
+        slot = np.zeros(len(self.batch.label), np.int64)
+        with self.probe.clock.round():
+            p, _ = slopes(self.probe, losses, [(self.batch, slot)], 1, [seed], MU)
+            with self.probe.clock.during(UPDATE):
+                update = Update(np.array([seed], np.uint64), np.sign(p[0]).astype(np.float32), LR)
+                apply_(self.weights, [update], self.distribution, self.rounding)
+
+    def parts(self, rounds: int) -> dict[str, float]:
+        """Median seconds of each part of the last `rounds` rounds."""
+        medians = np.median(self.probe.clock.take()[-rounds:], axis=0)
+        return {name: float(medians[part]) for name, part in PARTS.items()}
 
 
-def variants(dtype: torch.dtype, layers: int, batch: Batch) -> dict[str, Callable[[int], None]]:
-    model = opt_125m(dtype, layers)
+def variants(model: nn.Module, batch: Batch, blocks: list[int]) -> Runs:
+    """What is timed, by name, each a function of the seed.  blocks: log2 of sizes; none: all that we compare with."""
     loss = partial(mean_loss, model, batch)
-    ours, fast = Ours(model, dtype, "gaussian"), Ours(model, dtype, "rademacher")
-    return {
-        "forwards": lambda seed: two_forwards(loss),
-        "round": lambda seed: ours(batch, seed),
-        "round, rademacher": lambda seed: fast(batch, seed),
-        "in-place": lambda seed: in_place(model, loss, seed),
-    }
+    runs: Runs = {"forwards": lambda _: two_forwards(loss)}
+    if blocks:
+        return runs | {f"round, block 2^{n}": Ours(model, batch, "gaussian", 2**n) for n in blocks}
+    runs |= {"round": Ours(model, batch, "gaussian"), "round, rademacher": Ours(model, batch, "rademacher")}
+    return runs | {"in-place": lambda seed: in_place(model, loss, seed)}
 
 
-def make_batch(size: int, length: int) -> Batch:
-    ids = torch.randint(5, 50000, (size, length), generator=torch.Generator().manual_seed(1))
-    return Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, torch.zeros(size, dtype=torch.int64))
-
-
-def timed(runs: dict[str, Callable[[int], None]], repeats: int) -> dict[str, float]:
+def timed(runs: Runs, repeats: int) -> dict[str, dict[str, Any]]:
     """Median seconds of each variant; variants alternate so that a slow moment of the machine hits all."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(-1, repeats):  # -1 warms up: compiles kernels, binds the probe
         for name, run in runs.items():
+            if name == "in-place" and repeat % 2:
+                continue
             began = time.perf_counter()
             run(repeat + 2)
             if repeat >= 0:
                 seconds[name].append(time.perf_counter() - began)
-    return {name: float(np.median(s)) for name, s in seconds.items()}
+    table: dict[str, dict[str, Any]] = {name: {"seconds": float(np.median(s))} for name, s in seconds.items()}
+    for name, run in runs.items():
+        table[name]["ratio"] = table[name]["seconds"] / table["forwards"]["seconds"]
+        if isinstance(run, Ours):
+            table[name]["parts"] = run.parts(repeats)
+    return table
 
 
-def peak_of(name: str, dtype: str, shape: str, layers: int) -> int:
-    """Bytes that a fresh process needed at most beyond what it held before its first step (Linux)."""
-    line = [sys.executable, __file__, "--peak", name, "--dtype", dtype, "--shape", shape, "--layers", str(layers)]
-    return int(subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()[-1])
+def peak(run: Callable[[int], None], warm: Callable[[int], None], threads: int) -> int:
+    """Bytes that a process of its own needs at most for `run`, beyond what it held after `warm`, the same in small.
 
-
-def measure_peak(name: str, dtype: torch.dtype, shape: tuple[int, int], layers: int) -> int:
-    tiny = make_batch(2, 2)
-    small = variants(dtype, 1, tiny)
-    small[name](1)  # libraries, compiled kernels
-    del small
-    run = variants(dtype, layers, make_batch(*shape))[name]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    before = resident("VmRSS")
-    for seed in range(3):
-        run(seed)
-    return resident("VmHWM") - before
+    The process is a fork of this one, which has everything imported and must not have started any threads yet.
+    """
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        try:
+            use_threads(threads)
+            warm(1)  # libraries, compiled kernels
+            Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+            before = resident("VmRSS")
+            for seed in range(2 if isinstance(run, Ours) else 1):  # the first of ours binds the probe
+                run(seed)
+            os.write(write, str(resident("VmHWM") - before).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    assert text, "the process whose memory was to be measured died"
+    return int(text)
 
 
 def resident(field: str) -> int:
@@ -129,39 +157,52 @@ def resident(field: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def main() -> None:
+def use_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+    set_threads(threads)
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--shape", nargs="+", default=["16x32", "4x16"], metavar="BxT")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--block", nargs="+", type=int, default=[], metavar="N", help="log2 of block sizes to compare")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    set_threads(args.threads)
-    shapes = [tuple(int(x) for x in shape.split("x")) for shape in args.shape]
-    if args.peak:
-        print(measure_peak(args.peak, getattr(torch, args.dtype[0]), shapes[0], args.layers))  # type: ignore[arg-type]
-        return
+    return parser.parse_args(argv)
+
+
+def report(row: dict[str, Any]) -> str:
+    """One line for people."""
+    parts = "  ".join(f"{name} {s:.3f}" for name, s in row.get("parts", {}).items())
+    line = f"{row['dtype']:9}{row['batch']:3} x {row['tokens']:3}  {row['variant']:18}{row['seconds']:8.3f} s"
+    return f"{line}  {row['ratio']:5.2f} x forwards  +{row['peak_bytes'] / 1e6:6.0f} MB  {parts}".rstrip()
+
+
+def main() -> None:
+    chosen = arguments(sys.argv[1:])
+    shapes = [tuple(int(n) for n in shape.split("x")) for shape in chosen.shape]
+    use_threads(1)  # until all forks are done
+    models = {dtype: opt_125m(getattr(torch, dtype), chosen.layers) for dtype in chosen.dtype}
+    peaks = {}
+    for dtype, model in models.items():
+        small = variants(opt_125m(getattr(torch, dtype), 1), make_batch(2, 2), chosen.block)
+        for shape in shapes:
+            for name, run in variants(model, make_batch(*shape), chosen.block).items():
+                peaks[dtype, shape, name] = peak(run, small[name], chosen.threads)
+    use_threads(chosen.threads)
     results = []
-    for dtype in args.dtype:
-        for size, length in shapes:
-            seconds = timed(variants(getattr(torch, dtype), args.layers, make_batch(size, length)), args.repeats)
-            for name, s in seconds.items():
-                peak = peak_of(name, dtype, f"{size}x{length}", args.layers)
-                ratio = s / seconds["forwards"]
-                results.append(
-                    {"dtype": dtype, "batch": size, "tokens": length, "variant": name, "seconds": s, "ratio": ratio}
-                    | {"peak_bytes": peak}
-                )
-                line = f"{dtype:9} {size:3} x {length:3}  {name:18} {s:7.3f} s"
-                print(f"{line}  {ratio:5.2f} x forwards  +{peak / 1e6:6.0f} MB")
-    if args.json:
-        print(
-            json.dumps({"benchmark": "round", "threads": args.threads, "torch": torch.__version__, "results": results})
-        )
+    for dtype, model in models.items():
+        for shape in shapes:
+            for name, row in timed(variants(model, make_batch(*shape), chosen.block), chosen.repeats).items():
+                where = {"dtype": dtype, "batch": shape[0], "tokens": shape[1], "variant": name}
+                results.append(where | row | {"peak_bytes": peaks[dtype, shape, name]})
+                print(report(results[-1]), flush=True)
+    if chosen.json:
+        about = {"benchmark": "round", "threads": chosen.threads, "torch": torch.__version__}
+        print(json.dumps(about | {"results": results}))
 
 
 if __name__ == "__main__":
