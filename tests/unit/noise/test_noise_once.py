@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hpcfed.layout import Piece
 from hpcfed.noise import engine, spec
 
+from .engines import KINDS, pieces, words64
 from .helpers import DTYPES, array_of, bits_of, random_weights, tensor_bits, tensor_of
-from .test_noise_engine import KINDS, pieces, words64
 
 
 @pytest.fixture(autouse=True)

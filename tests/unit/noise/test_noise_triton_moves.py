@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from hpcfed.layout import Piece, Slice
 from hpcfed.noise import spec
 
+from .engines import DEVICE, KINDS, examples, same, triton, words64
 from .helpers import DTYPES, random_weights, tensor_bits, tensor_of
-from .test_noise_engine import KINDS, words64
-from .test_noise_triton import DEVICE, examples, same, triton
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter is NumPy, which warns of infinities
+pytestmark = [
+    pytest.mark.skipif(triton is None, reason="no Triton here: pip install triton"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # the interpreter is NumPy, which warns of infinities
+]
 
 
 @st.composite
