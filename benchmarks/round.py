@@ -38,6 +38,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from benchmarks.reference import LR, MU, in_place, two_forwards
 from hpcfed.clock import DIRECTIONS, FORWARD, UPDATE
+from hpcfed.heap import keep_freed_memory
 from hpcfed.messages import Update
 from hpcfed.noise import set_threads
 from hpcfed.probe import Probe, dual, slopes
@@ -186,6 +187,7 @@ def main() -> None:
     shapes = [tuple(int(n) for n in shape.split("x")) for shape in chosen.shape]
     use_threads(1)  # until all forks are done
     models = {dtype: opt_125m(getattr(torch, dtype), chosen.layers) for dtype in chosen.dtype}
+    keep_freed_memory()  # as a run does, for all variants alike
     peaks = {}
     for dtype, model in models.items():
         small = variants(opt_125m(getattr(torch, dtype), 1), make_batch(2, 2), chosen.block)

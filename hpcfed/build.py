@@ -23,6 +23,7 @@ from .config import DENSE, POOLED, AlgorithmConfig, Entry, Manifest, ModelConfig
 from .dense import FirstOrder
 from .errors import ConfigError
 from .head import restrict_head
+from .heap import keep_freed_memory
 from .local import Local
 from .mesh import MeshShape
 from .model import load_model, load_processor, load_shard, model_kind, without_sums
@@ -261,6 +262,7 @@ def assemble(recipe: Recipe, transport: Transport, mesh: MeshShape, problem: Pro
     data = f"{problem.task.train.digest()}-{held.hexdigest()}"
     if isinstance(pool, HostedPool):
         data = pool.data
+    keep_freed_memory()  # what loading took has been given back
     return Run(recipe, transport, mesh, problem, pool, local, attack, header, data, algorithm, mover, dense)
 
 

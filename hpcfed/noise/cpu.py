@@ -9,8 +9,8 @@ Legend  address: of the first local element, an integer (a torch tensor's data_p
         in int64, the only integer that Numba takes from Python without choosing a type by value.
 Promise no fastmath: multiply and add are never contracted. No lock, no Python object: the GIL is free.
 
-Kernels and nearly all they call are in one file, because Numba's cache does not notice a change of a callee in another.
-After an edit of jit.py or cpu_formats.py, delete __pycache__. The fingerprint is in cpu_hash.py.
+Numba's cache does not notice a change of what a kernel calls in another file: after an edit of jit.py, cpu_draw.py or
+cpu_formats.py, delete __pycache__. The fingerprint is in cpu_hash.py.
 """
 
 from __future__ import annotations
@@ -18,103 +18,24 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, types
 
+from .cpu_draw import GAUSSIAN, TILE, draw_bits, draw_bits_of, draw_z, look_up_sizes, mix64
 from .cpu_formats import from_float16, pack_float16, quiet, to_bfloat16, to_bfloat16_by, to_float16, to_float16_by
-from .jit import F64, I64, STARTS, Array, bits_of, float_of, jit, kernel, pointer
+from .jit import F64, I64, STARTS, Array, bits_of, float_of, jit, kernel, pointer, prefetch
 from .spec import ROUNDING_STREAM
 
-TILE = 2048
 SCRATCH = 14 * TILE + 64  # bytes of one thread's buffers
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2  # kinds
-GAUSSIAN, RADEMACHER = 0, 1  # distributions
 NEAREST, STOCHASTIC = 0, 1  # roundings
 
 _u32, _u64 = np.uint32, np.uint64
-_M0, _M1, _W0, _W1 = _u64(0xD2511F53), _u64(0xCD9E8D57), _u32(0x9E3779B9), _u32(0xBB67AE85)
-_STREAM, _MIX1, _MIX2 = _u64(ROUNDING_STREAM), _u64(0xBF58476D1CE4E5B9), _u64(0x94D049BB133111EB)
-
-
-# --- random bits and z --------------------------------------------------------------------------------------------
+_STREAM = _u64(ROUNDING_STREAM)
 
 
 @jit
-def mix64(x: np.uint64) -> np.uint64:
-    """splitmix64's finaliser."""
-    x = (x ^ (x >> _u64(30))) * _MIX1
-    x = (x ^ (x >> _u64(27))) * _MIX2
-    return x ^ (x >> _u64(31))
-
-
-@jit
-def draw_bits(bits: Array, group: np.uint64, groups: int, seed: np.uint64, key: np.uint64) -> None:
-    """bits[128 i + 16 slot + lane] <- 16 bits of block 16 (group + i) + lane; bits: uint16 [128 * groups]."""
-    low, high = _u64(0xFFFFFFFF), _u64(32)
-    k0, k1 = _u32(seed & low), _u32(seed >> high)
-    n0, n1 = _u32(key & low), _u32(key >> high)
-    for i in range(groups):
-        block = (group + _u64(i)) * _u64(16)
-        b0, b1 = _u32(block & low), _u32(block >> high)
-        for lane in range(16):
-            c0, c1, c2, c3 = b0 + _u32(lane), b1, n0, n1  # 16 divides the block: lanes never carry into b1
-            a0, a1 = k0, k1
-            for _ in range(10):  # unrolled by LLVM; all lanes' words stay in registers
-                p0, p1 = _M0 * _u64(c0), _M1 * _u64(c2)
-                c0, c1 = _u32(p1 >> high) ^ c1 ^ a0, _u32(p1)
-                c2, c3 = _u32(p0 >> high) ^ c3 ^ a1, _u32(p0)
-                a0, a1 = _u32(a0 + _W0), _u32(a1 + _W1)
-            at = i * 128 + lane
-            bits[at], bits[at + 16] = np.uint16(c0), np.uint16(c0 >> _u32(16))
-            bits[at + 32], bits[at + 48] = np.uint16(c1), np.uint16(c1 >> _u32(16))
-            bits[at + 64], bits[at + 80] = np.uint16(c2), np.uint16(c2 >> _u32(16))
-            bits[at + 96], bits[at + 112] = np.uint16(c3), np.uint16(c3 >> _u32(16))
-
-
-@jit
-def draw_bits_of(bits: Array, tile: int, a: int, b: int, seed: np.uint64, key: np.uint64) -> None:
-    """bits[a:b] <- the 16 bits of elements a..b of a tile (and of their neighbours in the same groups)."""
-    first, last = a // 128, (b + 127) // 128
-    draw_bits(bits[first * 128 : last * 128], _u64(tile) * _u64(TILE // 128) + _u64(first), last - first, seed, key)
-
-
-@jit
-def look_up_sizes(z: Array, bits: Array, table: Array) -> None:
-    """|Quantiles| of the normal. z: uint32 [n] (the bits of float32), bits: uint16 [n], table: uint32 [32768]."""
-    for i in range(len(z)):  # scalar loads and nothing else: measured faster than a gather, and than signs in here
-        z[i] = table[_u64(bits[i] & np.uint16(0x7FFF))]
-
-
-@jit
-def look_up(z: Array, bits: Array, table: Array) -> None:
-    """Quantiles of the normal: the sizes, and bit 15 as their sign."""
-    look_up_sizes(z, bits, table)
-    for i in range(len(z)):
-        z[i] |= (_u32(bits[i]) & _u32(0x8000)) << _u32(16)
-
-
-@jit
-def spread_signs(z: Array, bits: Array, first: int, last: int) -> None:
-    """Rows first..last of a Rademacher tile, 256 elements each. z: uint32 [2048], bits: uint16 [128], 16 a row."""
-    for row in range(first, last):
-        out, halves = z[row * 256 : row * 256 + 256], bits[row * 16 : row * 16 + 16]
-        for lane in range(16):
-            word = _u32(halves[lane])
-            for slot in range(16):  # unrolled by LLVM, so that the lanes fill a register
-                out[slot * 16 + lane] = _u32(0x3F800000) | _u32((word << _u32(31 - slot)) & _u32(0x80000000))
-
-
-@jit
-def draw_z(
-    z: Array, bits: Array, table: Array, tile: int, a: int, b: int, seed: np.uint64, key: np.uint64, distribution: int
-) -> None:
-    """z[a:b] <- the direction at elements a..b of a tile. z: uint32 [2048], bits: uint16 [2048], scratch."""
-    if distribution == GAUSSIAN:
-        draw_bits_of(bits, tile, a, b, seed, key)
-        look_up(z[a:b], bits[a:b], table)
-    else:
-        draw_bits(bits, _u64(tile), 1, seed, key)
-        spread_signs(z, bits, a // 256, (b + 255) // 256)
-
-
-# --- tiles of weights, and the kernels over them --------------------------------------------------------------------
+def fetch(address: int, size: int) -> None:
+    """Begin to fetch `size` bytes at an address, so that they come while z is drawn."""
+    for line in range(0, size, 64):
+        prefetch(address + line)
 
 
 @jit
@@ -184,6 +105,31 @@ def put(address: int, buffer: Array, w: Array, z: Array, c: np.float32, kind: in
 
 
 @jit
+def put_both(plus: int, minus: int, w: int, z: Array, c: np.float32, kind: int) -> None:
+    """n elements of `kind` at two addresses <- w + c z and w - c z to nearest, w: n elements at an address."""
+    n = len(z)
+    if kind == FLOAT32:
+        words = carray(pointer(w), (n,), np.uint32)
+        up, down = carray(pointer(plus), (n,), np.uint32), carray(pointer(minus), (n,), np.uint32)
+        for i in range(n):
+            x, step = float_of(words[i]), c * z[i]
+            up[i], down[i] = quiet(x + step), quiet(x - step)
+        return
+    halves = carray(pointer(w), (n,), np.uint16)
+    above, below = carray(pointer(plus), (n,), np.uint16), carray(pointer(minus), (n,), np.uint16)
+    if kind == BFLOAT16:
+        for i in range(n):
+            x, step = float_of(_u32(_u32(halves[i]) << _u32(16))), c * z[i]
+            above[i] = np.uint16(to_bfloat16(x + step) >> _u32(16))
+            below[i] = np.uint16(to_bfloat16(x - step) >> _u32(16))
+    else:
+        for i in range(n):
+            x, step = float_of(from_float16(_u32(halves[i]))), c * z[i]
+            above[i] = np.uint16(pack_float16(to_float16(x + step)))
+            below[i] = np.uint16(pack_float16(to_float16(x - step)))
+
+
+@jit
 def add_stochastic(w: Array, z: Array, c: np.float32, random: Array, kind: int) -> None:
     """w <- w + c z to a neighbour in bfloat16 or float16, by random: uint16 [n]."""
     bits = w.view(np.uint32)
@@ -218,6 +164,9 @@ def subtract_signs(x: Array, bits: Array, c0: np.float32, c1: np.float32, first:
                 by = _u32(31 - slot)
                 step0, step1 = p0 ^ (word0 << by & flip), p1 ^ (word1 << by & flip)
                 out[slot * 16 + lane] = (out[slot * 16 + lane] - float_of(step0)) - float_of(step1)
+
+
+# --- the kernels ----------------------------------------------------------------------------------------------------
 
 
 @jit
@@ -296,15 +245,14 @@ def perturb(
     at = lo
     while at < hi:
         tile, a, b = next_tile(at, hi, starts, length)
+        fetch(w + at * size, (b - a) * size)
         draw_z(z, bits, quantiles, tile, a, b, _u64(seed), _u64(key), distribution)
-        weights, values = x[a:b], z.view(np.float32)[a:b]
-        if kind == FLOAT32:
-            weights = carray(pointer(w + at * size), (b - a,), np.float32)
-        else:
-            load(weights, w + at * size, kind)
-        put(plus + at * size, y[a:b], weights, values, c, kind)
+        values = z.view(np.float32)[a:b]
         if minus != 0:
-            put(minus + at * size, y[a:b], weights, values, -c, kind)  # w + (-c) z is w - c z: negation is exact
+            put_both(plus + at * size, minus + at * size, w + at * size, values, c, kind)
+        else:
+            load(x[a:b], w + at * size, kind)
+            put(plus + at * size, y[a:b], x[a:b], values, c, kind)
         at += b - a
     scratch[0] = 0  # Numba frees an array after its last use
 
@@ -333,6 +281,7 @@ def move(
         tile, a, b = next_tile(at, hi, starts, length)
         weights, moved, values = x[a:b], y[a:b], z.view(np.float32)[a:b]
         load(weights, w + at * 2, kind)
+        fetch(w + (at + b - a) * 2, TILE * 2)  # of the next tile
         for i in range(len(seeds)):
             draw_z(z, bits, quantiles, tile, a, b, seeds[i], _u64(key), distribution)
             if rounding == STOCHASTIC:
@@ -372,6 +321,7 @@ def move_once(
         tile, a, b = next_tile(at, hi, starts, length)
         weights, moved = x[a:b], y[a:b]
         load(weights, w + at * size, kind)
+        fetch(w + (at + b - a) * size, TILE * size)  # of the next tile
         if distribution == GAUSSIAN:
             for i in range(n):
                 draw_bits_of(bits, tile, a, b, seeds[i], _u64(key))

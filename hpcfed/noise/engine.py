@@ -89,7 +89,7 @@ def _spread(kernel: Callable[[int, int], Any], piece: Piece, total: int, rounds:
     threads = min(_threads or torch.get_num_threads(), total // least)
     if threads <= 1:
         return [kernel(0, total)]
-    size = max(least, total // (threads * 8))
+    size = max(least, total // (threads * 4))
     cuts = [_aligned(at, piece) for at in range(0, total, size)] + [total]
     chunks = iter(list(itertools.pairwise(cuts)))  # shared: next() of a list's iterator is atomic
 

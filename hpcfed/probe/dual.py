@@ -46,7 +46,7 @@ from .packing import Packing
 
 #: Elements of a linear layer's weight that are perturbed and multiplied at a time: which bounds scratch. Smaller blocks
 #: cost more products (docs/PERFORMANCE.md); the GPU's is chosen on paper and not measured.
-BLOCK = {"cpu": 2**24, "cuda": 2**26}
+BLOCK = {"cpu": 2**22, "cuda": 2**26}
 UNFIT = (
     NotBatchFirst,
     RuntimeError,

@@ -18,7 +18,7 @@ import hpcfed
 ROOT = Path(hpcfed.__file__).parent
 ROWS = (
     ("errors", "seeds"),
-    ("config", "messages", "layout", "mesh", "env", "clock"),
+    ("config", "messages", "layout", "mesh", "env", "clock", "heap"),
     ("noise", "transport", "runlog", "display"),
     ("model", "tasks", "clients", "privacy", "weights", "head", "optim"),
     ("probe", "update", "orbit", "evaluate", "meter"),
@@ -43,6 +43,7 @@ FENCES = {
     "deepspeed": ("model",),
     "mpi4py": ("transport.mpi",),
     "numba": ("noise",),
+    "llvmlite": ("noise",),
     "triton": ("noise",),
     "matplotlib": ("plots", "scaling"),
     "torch.utils.tensorboard": ("display",),
