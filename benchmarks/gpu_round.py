@@ -36,7 +36,7 @@ from transformers import OPTConfig, OPTForCausalLM
 if not __package__:  # a script, which finds its folder's modules but not benchmarks.reference
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.reference import LR, MU, in_place, two_forwards
+from benchmarks.reference import LR, MU, SST2, in_place, make_inputs, two_forwards
 from hpcfed.head import restrict_head
 from hpcfed.messages import Update
 from hpcfed.probe import Probe, slopes
@@ -51,10 +51,7 @@ SHAPES = {
     "opt-6.7b": (4096, 32, 32, 6_658_473_984),
     "opt-13b": (5120, 40, 40, 12_853_473_280),
 }
-#: 16 quantiles of the words a sentence in SST-2's 6,920 training sentences, and 5 tokens of start and prompt each.
-SST2 = [words + 5 for words in (4, 7, 9, 11, 13, 15, 16, 18, 19, 21, 23, 24, 27, 29, 32, 38)]
 WORDS = (7411, 6587)  # two rows of the output embedding
-PAD = 1
 
 
 def make_model(name: str, dtype: torch.dtype, device: str) -> nn.Module:
@@ -79,12 +76,8 @@ def make_model(name: str, dtype: torch.dtype, device: str) -> nn.Module:
 
 def make_batch(tokens: str, device: str) -> Batch:
     """16 sequences, padded on the left; labels in {0, 1}."""
-    lengths = SST2 if tokens == "sst2" else [int(tokens)] * 16
-    longest = max(lengths)
-    ids = torch.randint(5, 50_000, (16, longest), generator=torch.Generator().manual_seed(1))
-    seen = torch.arange(longest)[None, :] >= longest - torch.tensor(lengths)[:, None]
-    inputs = {"input_ids": torch.where(seen, ids, PAD), "attention_mask": seen.long()}
-    return Batch({k: v.to(device) for k, v in inputs.items()}, (torch.arange(16) % 2).to(device))
+    inputs = make_inputs(SST2 if tokens == "sst2" else [int(tokens)] * 16)
+    return Batch(inputs, torch.arange(16) % 2).without_padding().to(device)
 
 
 def losses(logits: Tensor, batch: Batch) -> Tensor:

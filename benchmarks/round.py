@@ -1,11 +1,11 @@
 """What a round costs beside two plain forward passes and beside the in-place MeZO step, in one run.
 
-    python benchmarks/round.py [--json] [--dtype float32 bfloat16] [--shape 16x32 4x16] [--repeats N] [--threads N]
+    python benchmarks/round.py [--json] [--dtype float32 bfloat16] [--shape 16x32 4x16 sst2] [--repeats N] [--threads N]
     python benchmarks/round.py --block 20 22 24     the round with linear layers in blocks of 2^20, ... elements
 
-The model has OPT-125M's shape with random weights; a batch of B sequences of T tokens; the loss is the language-model
-loss over the whole vocabulary, so nothing is spared by scoring a few words only. All variants run in turn, `repeats`
-times (in-place, the longest, every other time), and each figure is the median.
+The model has OPT-125M's shape with random weights; a batch of B sequences of T tokens, or 16 of SST-2's lengths, padded;
+the loss is the language-model loss over the whole vocabulary, so nothing is spared by scoring a few words only. All
+variants run in turn, `repeats` times (in-place, the longest, every other time), and each figure is the median.
 
     forwards   two plain forward passes: what a two-point probe cannot do without
     round      ours: dual forward (directions drawn once), then the update
@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 from transformers import OPTConfig, OPTForCausalLM
 
-from benchmarks.reference import LR, MU, in_place, two_forwards
+from benchmarks.reference import LR, MU, SST2, in_place, make_inputs, two_forwards
 from hpcfed.clock import DIRECTIONS, FORWARD, UPDATE
 from hpcfed.heap import keep_freed_memory
 from hpcfed.messages import Update
@@ -58,16 +58,18 @@ def opt_125m(dtype: torch.dtype, layers: int) -> nn.Module:
     return OPTForCausalLM(config).to(dtype).eval().requires_grad_(False)
 
 
-def make_batch(size: int, length: int, words: int = 50_000) -> Batch:
-    ids = torch.randint(5, words, (size, length), generator=torch.Generator().manual_seed(1))
-    return Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, torch.zeros(size, dtype=torch.int64))
+def make_batch(shape: str, words: int = 50_000) -> Batch:
+    """shape: "BxT", B sequences of T tokens; or "sst2", 16 of the lengths of SST-2's."""
+    size, _, length = shape.partition("x")
+    inputs = make_inputs(SST2 if shape == "sst2" else [int(length)] * int(size), words)
+    return Batch(inputs, torch.zeros(len(inputs["input_ids"]), dtype=torch.int64)).without_padding()
 
 
 def losses(logits: Tensor, batch: Batch) -> Tensor:
     """Mean language-model loss of each sequence, float32 [B]."""
-    ids = batch.inputs["input_ids"]
+    ids, seen = batch.inputs["input_ids"], batch.inputs["attention_mask"][:, :-1]
     flat = nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    return flat.view(len(ids), -1).mean(1)
+    return (flat.view(len(ids), -1) * seen).sum(1) / seen.sum(1)
 
 
 def mean_loss(model: nn.Module, batch: Batch) -> float:
@@ -167,7 +169,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--shape", nargs="+", default=["16x32", "4x16"], metavar="BxT")
+    parser.add_argument("--shape", nargs="+", default=["16x32", "4x16"], metavar="BxT", help="or sst2")
     parser.add_argument("--block", nargs="+", type=int, default=[], metavar="N", help="log2 of block sizes to compare")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--layers", type=int, default=12)
@@ -178,28 +180,27 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 def report(row: dict[str, Any]) -> str:
     """One line for people."""
     parts = "  ".join(f"{name} {s:.3f}" for name, s in row.get("parts", {}).items())
-    line = f"{row['dtype']:9}{row['batch']:3} x {row['tokens']:3}  {row['variant']:18}{row['seconds']:8.3f} s"
+    line = f"{row['dtype']:9}{row['shape']:>6}  {row['variant']:18}{row['seconds']:8.3f} s"
     return f"{line}  {row['ratio']:5.2f} x forwards  +{row['peak_bytes'] / 1e6:6.0f} MB  {parts}".rstrip()
 
 
 def main() -> None:
     chosen = arguments(sys.argv[1:])
-    shapes = [tuple(int(n) for n in shape.split("x")) for shape in chosen.shape]
     use_threads(1)  # until all forks are done
     models = {dtype: opt_125m(getattr(torch, dtype), chosen.layers) for dtype in chosen.dtype}
     keep_freed_memory()  # as a run does, for all variants alike
     peaks = {}
     for dtype, model in models.items():
-        small = variants(opt_125m(getattr(torch, dtype), 1), make_batch(2, 2), chosen.block)
-        for shape in shapes:
-            for name, run in variants(model, make_batch(*shape), chosen.block).items():
+        small = variants(opt_125m(getattr(torch, dtype), 1), make_batch("2x2"), chosen.block)
+        for shape in chosen.shape:
+            for name, run in variants(model, make_batch(shape), chosen.block).items():
                 peaks[dtype, shape, name] = peak(run, small[name], chosen.threads)
     use_threads(chosen.threads)
     results = []
     for dtype, model in models.items():
-        for shape in shapes:
-            for name, row in timed(variants(model, make_batch(*shape), chosen.block), chosen.repeats).items():
-                where = {"dtype": dtype, "batch": shape[0], "tokens": shape[1], "variant": name}
+        for shape in chosen.shape:
+            for name, row in timed(variants(model, make_batch(shape), chosen.block), chosen.repeats).items():
+                where = {"dtype": dtype, "shape": shape, "variant": name}
                 results.append(where | row | {"peak_bytes": peaks[dtype, shape, name]})
                 print(report(results[-1]), flush=True)
     if chosen.json:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import gpu_round
+from benchmarks import gpu_round, reference
 from hpcfed import update, weights
 from hpcfed.head import restrict_head
 from hpcfed.messages import Update
@@ -128,8 +128,8 @@ def test_the_benchmark_s_models_have_opt_s_parameters(name):
 def test_the_benchmark_s_batches():
     batch = gpu_round.make_batch("sst2", "cpu")
     mask = batch.inputs["attention_mask"]
-    assert mask.sum(1).tolist() == gpu_round.SST2 and bool(mask[:, -1].all()) and len(gpu_round.SST2) == 16
-    assert ((batch.inputs["input_ids"] == gpu_round.PAD) == (mask == 0)).all()
+    assert mask.sum(1).tolist() == reference.SST2 and bool(mask[:, -1].all()) and len(reference.SST2) == 16
+    assert ((batch.inputs["input_ids"] == reference.PAD) == (mask == 0)).all()
     assert gpu_round.make_batch("256", "cpu").inputs["attention_mask"].sum() == 16 * 256
 
 

@@ -31,7 +31,7 @@ def same_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(dual.BLOCK, "cpu", dual.BLOCK["cpu"])  # which the benchmark sets
 
 
-BATCH = benchmark.make_batch(2, 6, words=40)
+BATCH = benchmark.make_batch("2x6", words=40)
 
 
 def test_the_variants_and_their_parts(model: nn.Module) -> None:
@@ -74,6 +74,16 @@ def test_in_place_takes_the_step_of_a_probe(model: nn.Module) -> None:
     moved = torch.cat([(p - q).flatten() for p, q in zip(model.parameters(), start, strict=True)]).double()
     step = float(moved @ z.double() / (z.double() @ z.double()))
     assert abs(step) == pytest.approx(reference.LR, rel=0.05)
+
+
+def test_a_batch_of_sst2_s_lengths() -> None:
+    batch = benchmark.make_batch("sst2")
+    assert batch.inputs["attention_mask"].sum(1).tolist() == reference.SST2 and batch.real is not None
+    assert BATCH.inputs["input_ids"].shape == (2, 6) and BATCH.real is None
+    logits = torch.randn(16, 43, 50_272, generator=torch.Generator().manual_seed(0))
+    alone = logits[3, -reference.SST2[3] :], batch.inputs["input_ids"][3, -reference.SST2[3] :]
+    expected = torch.nn.functional.cross_entropy(alone[0][:-1], alone[1][1:])
+    torch.testing.assert_close(benchmark.losses(logits, batch)[3], expected)
 
 
 def test_the_script_starts_anywhere_and_reads_its_arguments(tmp_path: Path) -> None:
