@@ -3,8 +3,8 @@
     python benchmarks/round.py [--json] [--dtype float32 bfloat16] [--shape 16x32 4x16 sst2] [--repeats N] [--threads N]
     python benchmarks/round.py --block 20 22 24     the round with linear layers in blocks of 2^20, ... elements
 
-The model has OPT-125M's shape with random weights; a batch of B sequences of T tokens, or 16 of SST-2's lengths, padded;
-the loss is the language-model loss over the whole vocabulary, so nothing is spared by scoring a few words only. All
+The model has OPT-125M's shape with random weights; a batch of B sequences of T tokens, or 16 of SST-2's lengths; the
+loss is the language-model loss over the whole vocabulary, so nothing is spared by scoring a few words only. All
 variants run in turn, `repeats` times (in-place, the longest, every other time), and each figure is the median.
 
     forwards   two plain forward passes: what a two-point probe cannot do without
@@ -137,6 +137,7 @@ def peak(run: Callable[[int], None], warm: Callable[[int], None], threads: int) 
     read, write = os.pipe()
     if not (child := os.fork()):
         try:
+            keep_freed_memory()  # as a run does, for all variants alike
             use_threads(threads)
             warm(1)  # libraries, compiled kernels
             Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
@@ -188,13 +189,13 @@ def main() -> None:
     chosen = arguments(sys.argv[1:])
     use_threads(1)  # until all forks are done
     models = {dtype: opt_125m(getattr(torch, dtype), chosen.layers) for dtype in chosen.dtype}
-    keep_freed_memory()  # as a run does, for all variants alike
     peaks = {}
     for dtype, model in models.items():
         small = variants(opt_125m(getattr(torch, dtype), 1), make_batch("2x2"), chosen.block)
         for shape in chosen.shape:
             for name, run in variants(model, make_batch(shape), chosen.block).items():
                 peaks[dtype, shape, name] = peak(run, small[name], chosen.threads)
+    keep_freed_memory()
     use_threads(chosen.threads)
     results = []
     for dtype, model in models.items():
