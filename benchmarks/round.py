@@ -18,6 +18,7 @@ directions, update. Peak memory is what a process of its own needs above the loa
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import sys
@@ -140,6 +141,7 @@ def peak(run: Callable[[int], None], warm: Callable[[int], None], threads: int) 
             keep_freed_memory()  # as a run does, for all variants alike
             use_threads(threads)
             warm(1)  # libraries, compiled kernels
+            ctypes.CDLL(None).malloc_trim(0)  # else what loading freed would be used again, and not be counted
             Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
             before = resident("VmRSS")
             for seed in range(2 if isinstance(run, Ours) else 1):  # the first of ours binds the probe
