@@ -8,17 +8,21 @@ that of two words at the last position, whose logits alone are computed.
 
     forwards   two plain forward passes: what a two-point probe cannot do without
     round      ours: dual forward with directions drawn once, the vote, the update; gaussian and rademacher
+    graphed    the gaussian round with the dual forward as a CUDA graph (mesh.graphs); left out where the probe makes
+               none, as for batches without padding (hpcfed/probe/graphs.py), and said why if it failed
     in-place   MeZO as published: w += mu z, forward, w -= 2 mu z, forward, w += mu z, w -= lr z; four torch.normal
 
 Milliseconds are medians of CUDA events around a whole variant. The parts of a round come from repetitions of their own,
 with events around every draw: forwards (the probe without its draws), directions, vote (from the probe's last kernel
-to the update's first: losses to the host, slope, sign; one row, so no network) and update. Peak memory is what torch
-allocated beyond the weights.
+to the update's first: losses to the host, slope, sign; one row, so no network) and update; the graphed round's are not
+measured. Peak memory is what torch allocated beyond the weights; of the graphed round in its first runs, too, since
+what capturing took stays reserved.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import sys
@@ -127,9 +131,9 @@ class TimedProbe(Probe):
 class Round:
     """A FeedSign round of one client."""
 
-    def __init__(self, model: nn.Module, batch: Batch, distribution: str) -> None:
+    def __init__(self, model: nn.Module, batch: Batch, distribution: str, graphs: bool = False) -> None:
         self.weights, self.batch, self.distribution, self.spans = Weights(model), batch, distribution, Spans()
-        self.probe = TimedProbe(model, lambda inputs: forward(model, inputs), self.weights, distribution)
+        self.probe = TimedProbe(model, lambda inputs: forward(model, inputs), self.weights, distribution, graphs)
         self.probe.spans = self.spans
 
     def __call__(self, seed: int) -> None:
@@ -164,12 +168,14 @@ def mean_loss(model: nn.Module, batch: Batch) -> float:
     return losses(forward(model, batch.inputs), batch).mean().item()
 
 
-def measured(run: Callable[[int], None], repeats: int) -> dict[str, float]:
-    """Median milliseconds, and the bytes allocated at most beyond those before."""
-    for seed in range(3):  # compiles kernels, binds the probe
+def measured(run: Callable[[int], None], repeats: int, from_first: bool = False) -> dict[str, float]:
+    """Median milliseconds, and the most bytes allocated; from_first: also in the runs that are not timed."""
+    torch.cuda.reset_peak_memory_stats()
+    for seed in range(3):  # compiles kernels, binds the probe, captures a graph
         run(seed)
     torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
+    if not from_first:
+        torch.cuda.reset_peak_memory_stats()
     ms = []
     for seed in range(3, 3 + repeats):
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -191,6 +197,15 @@ def measure(model: nn.Module, batch: Batch, repeats: int) -> dict[str, dict[str,
         parts = [ours.parts(seed) for seed in range(100, 100 + repeats)]
         row["parts"] = {name: statistics.median(p[name] for p in parts) for name in parts[0]}
         del ours
+    graphed = Round(model, batch, "gaussian", graphs=True)
+    row = measured(graphed, repeats, from_first=True)
+    assert graphed.probe.graphs is not None
+    if graphed.probe.graphs.count:
+        table["round, graphed"] = row
+    for note in graphed.probe.graphs.notes:
+        print(note, flush=True)
+    del graphed
+    gc.collect()  # a graphed probe refers to itself
     table["in-place"] = measured(lambda seed: in_place(model, loss, seed), repeats)
     for row in table.values():
         row["peak_bytes"] = row.pop("peak") - held

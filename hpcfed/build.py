@@ -243,7 +243,7 @@ def build_hosted(recipe: Recipe, name: str, transport: Transport, mesh: MeshShap
 def assemble(recipe: Recipe, transport: Transport, mesh: MeshShape, problem: Problem, pool: Pool) -> Run:
     """The run of `recipe` on this row with a problem and a pool that are there already."""
     a, c = recipe.algorithm, recipe.clients
-    probe = Probe(problem.model, problem.forward, problem.weights, a.distribution)
+    probe = Probe(problem.model, problem.forward, problem.weights, a.distribution, recipe.mesh.graphs)
     attack = Attack(recipe.attack, c.slope_noise, c.count, recipe.seed)
     mine = mesh.groups_of_row(transport.row, pool.n_groups)
     copy = Copy(problem.weights, host=a.walk_copy == "host")

@@ -190,6 +190,8 @@ def log_round(run: Run, keeper: Keeper, state: State, outcome: Outcome, end: boo
         error = monitor.sign_error(list(state.pairs))
         record |= {"pairs": state.pairs[-1], "sign_error": error}
     assert keeper.progress
+    while run.local.probe.graphs and run.local.probe.graphs.notes:
+        keeper.progress.note(run.local.probe.graphs.notes.pop(0))
     keeper.progress.round(state.t - 1, loss=loss, agreement=agreement)
     if state.t % run.recipe.log_every == 0 or end:
         record |= {

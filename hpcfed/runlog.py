@@ -36,7 +36,7 @@ FILES = (ORBIT, WEIGHTS, JOURNAL, METRICS, PARTITION, RECIPE, ENV, SUMMARY)
 #: Settings that a resumed run may change: the result does not depend on them.
 MAY_CHANGE = (
     "eval_every", "eval_batch", "log_every", "check_every", "save_every", "tensorboard", "mesh.transport", "mesh.check",
-    "algorithm.ballot", "algorithm.walk_copy",
+    "mesh.graphs", "algorithm.ballot", "algorithm.walk_copy",
 )  # fmt: skip
 GO_ON = "free space and go on with --resume"
 ENDED = ("finished", "budget spent")

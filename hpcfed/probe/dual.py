@@ -27,6 +27,7 @@ from ..head import RowsLinear
 from ..layout import Piece
 from ..noise import perturb, perturb_rows
 from ..weights import Weights
+from .graphs import Graphs
 from .owners import (
     Calls,
     Forward,
@@ -59,19 +60,26 @@ TRIAL_MU = 0.02  # large, so that a half that runs on the wrong side shows
 
 
 class Probe:
-    """Probes one model. `forward` maps inputs to logits; `weights` are what directions move."""
+    """Probes one model. `forward` maps inputs to logits; `weights` are what directions move.
 
-    def __init__(self, model: nn.Module, forward: Forward, weights: Weights, distribution: str) -> None:
+    graphs: on a CUDA device, replay CUDA graphs of batches that come again (graphs.py); the weights are not sharded.
+    """
+
+    def __init__(
+        self, model: nn.Module, forward: Forward, weights: Weights, distribution: str, graphs: bool = False
+    ) -> None:
         self.model, self.forward, self.weights, self.distribution = model, forward, weights, distribution
         self.clock = Clock()  # of this row's rounds
         self.mode = "unbound"  # then, after a trial, "dual" or "two-pass"
         self.late = False  # dual, and the batch is doubled only from the first perturbed module on
         self._owners: list[Owner] = []
         self._blocks: dict[tuple[str, torch.dtype], list[Tensor]] = {}  # scratch of linear layers
-        self._seed, self._mu, self._rows = 0, 0.0, 0
+        self._seed: int | Tensor = 0  # int64 [1] on the device while a graph is captured
+        self._mu, self._rows = 0.0, 0
         self._side = 0  # 0: both halves are in the batch; +1, -1: all of the batch runs on that side
         self.packs = False  # linear layers leave out padding, where it is known
         self._packing: Packing | None = None
+        self.graphs = Graphs(self._eager, self._one_pass, self._all_scratch) if graphs else None
 
     @torch.inference_mode()
     def logits(self, inputs: Inputs, seed: int, mu: float, real: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -81,7 +89,12 @@ class Probe:
         """
         if self.mode == "unbound":
             self.bind(inputs)
-        self._packing = Packing.of(real, inputs["attention_mask"].numel()) if self.packs and real is not None else None
+        if self.graphs is not None and self.mode == "dual" and next(iter(inputs.values())).is_cuda:
+            return self.graphs.logits(inputs, seed, mu, real)
+        return self._eager(inputs, seed, mu, real)
+
+    def _eager(self, inputs: Inputs, seed: int | Tensor, mu: float, real: Tensor | None) -> tuple[Tensor, Tensor]:
+        self._pack(inputs, real)
         if self.mode == "dual":
             try:
                 return self._dual(inputs, seed, mu)
@@ -91,7 +104,15 @@ class Probe:
                 pass
         return self._two_passes(inputs, seed, mu)
 
-    def _dual(self, inputs: Inputs, seed: int, mu: float) -> tuple[Tensor, Tensor]:
+    def _one_pass(self, inputs: Inputs, seed: int | Tensor, mu: float, real: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The dual forward or an error; inputs, seed and `real` stay where they are, so that it can be captured."""
+        self._pack(inputs, real)
+        return self._dual(inputs, seed, mu)
+
+    def _pack(self, inputs: Inputs, real: Tensor | None) -> None:
+        self._packing = Packing.of(real, inputs["attention_mask"].numel()) if self.packs and real is not None else None
+
+    def _dual(self, inputs: Inputs, seed: int | Tensor, mu: float) -> tuple[Tensor, Tensor]:
         self._seed, self._mu, self._side, self._rows = seed, mu, 0, next(iter(inputs.values())).shape[0]
         with self._installed():
             both = self.forward(inputs if self.late else {k: torch.cat([v, v]) for k, v in inputs.items()})
@@ -99,7 +120,7 @@ class Probe:
             raise NotBatchFirst
         return both[: self._rows], both[self._rows :]
 
-    def _two_passes(self, inputs: Inputs, seed: int, mu: float) -> tuple[Tensor, Tensor]:
+    def _two_passes(self, inputs: Inputs, seed: int | Tensor, mu: float) -> tuple[Tensor, Tensor]:
         self._seed, self._mu = seed, mu
         with self._installed():
             self._side = 1
@@ -252,6 +273,10 @@ class Probe:
         if key not in self._blocks or self._blocks[key][0].numel() < size:
             self._blocks[key] = [torch.empty(size, dtype=site.param.dtype, device=site.param.device) for _ in range(2)]
         return self._blocks[key]
+
+    def _all_scratch(self) -> list[Tensor]:
+        of_owners = [buffer for owner in self._owners for buffer in (*owner.plus, *owner.minus)]
+        return of_owners + [buffer for pair in self._blocks.values() for buffer in pair]
 
     def _embedding(self, owner: Owner, xs: list[Tensor]) -> Tensor:
         """Only the rows that the batch looks up are drawn."""

@@ -196,3 +196,15 @@ def test_true_and_false_are_no_numbers(override):
 
 def test_a_choice_of_types_is_one_message():
     assert refused("clients.per_round=half").count("clients.per_round") == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["mesh.shards=2"], "mesh.graphs=true: with mesh.shards=2 a forward pass waits for other ranks"),
+        (["algorithm.name=fedsgd"], "mesh.graphs=true: fedsgd does not probe"),
+    ],
+)
+def test_graphs_are_for_probes_of_one_rank(overrides, message):
+    assert load_recipe("digits", ["mesh.graphs=true", "mesh.device=cpu"]).mesh.graphs  # of no effect, and no fault
+    assert message in refused("mesh.graphs=true", *overrides)

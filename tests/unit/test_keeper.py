@@ -195,6 +195,21 @@ def test_the_window_of_the_sign_error_is_bounded(monkeypatch: pytest.MonkeyPatch
     assert records[-1]["sign_error"] == pytest.approx((1 - math.sqrt(pairs(sums, cast))) / 2)
 
 
+def test_what_the_probe_notes_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, kept = toy_run(monkeypatch, mesh={"graphs": True}), opened(tmp_path)
+    graphs, kept.quiet = run.local.probe.graphs, False
+    assert graphs
+    graphs.notes.append("mesh.graphs: a note")
+    with kept.show(500, 0):
+        for _ in range(2):
+            log_round(run, kept, State(Ledger(CLIENTS)), Outcome(1.0), end=False)
+    kept.folder.close()
+    said = "".join(capsys.readouterr())
+    assert said.count("mesh.graphs: a note") == 1 and not graphs.notes
+
+
 def test_together_says_what_went_wrong():
     assert together(SoloTransport(), lambda: 7) == 7
 
