@@ -38,7 +38,7 @@ def prefetch(typing: Any, address: Any) -> Any:
         line = builder.inttoptr(args[0], cgutils.voidptr_t)
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
-        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        call = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], kind)
         builder.call(call, [line, number(1), number(3), number(1)])
         return context.get_dummy_value()
 

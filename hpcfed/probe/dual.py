@@ -110,7 +110,7 @@ class Probe:
         return self._dual(inputs, seed, mu)
 
     def _pack(self, inputs: Inputs, real: Tensor | None) -> None:
-        self._packing = Packing.of(real, inputs["attention_mask"].numel()) if self.packs and real is not None else None
+        self._packing = Packing.of(real, inputs["attention_mask"].shape) if self.packs and real is not None else None
 
     def _dual(self, inputs: Inputs, seed: int | Tensor, mu: float) -> tuple[Tensor, Tensor]:
         self._seed, self._mu, self._side, self._rows = seed, mu, 0, next(iter(inputs.values())).shape[0]
@@ -236,7 +236,7 @@ class Probe:
         sites = {site.attribute: site for site in owner.sites}
         n, width = weight.shape
         rows = [x.reshape(-1, width) for x in xs]
-        packing = self._packing if self._packing and self._packing.fits(rows[0]) else None
+        packing = self._packing if self._packing and self._packing.fits(xs[0]) else None
         if packing:
             rows = [packing.packed(x) for x in rows]
         out = xs[0].new_empty(sum(len(x) for x in rows), n)
@@ -336,7 +336,7 @@ class Probe:
         mask = inputs.get("attention_mask")
         if mask is None or mask.dim() != 2 or bool(mask.all()):
             return False
-        self._packing = Packing.of(mask.flatten().nonzero().squeeze(1), mask.numel())
+        self._packing = Packing.of(mask.flatten().nonzero().squeeze(1), mask.shape)
         seen = [x[mask.bool()] if x.shape[:2] == mask.shape else x for x in expected]
         try:
             got = (self._dual if self.mode == "dual" else self._two_passes)(inputs, seed, TRIAL_MU)

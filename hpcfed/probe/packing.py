@@ -18,21 +18,22 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """real: int64 [m], the real tokens' places among R * T.  back: int64 [2 R T], each token's place among 2 m."""
+    """shape: (R, T).  real: int64 [m], the real tokens' places among R * T.  back: int64 [2 R T], places among 2 m."""
 
+    shape: torch.Size
     real: Tensor
     back: Tensor
 
     @staticmethod
-    def of(real: Tensor, tokens: int) -> Packing:
-        """real: as above, each place once.  tokens: R * T."""
-        place = torch.zeros(tokens, dtype=torch.int64, device=real.device)
+    def of(real: Tensor, shape: torch.Size) -> Packing:
+        """real, shape: as above; real has each place once."""
+        place = torch.zeros(shape.numel(), dtype=torch.int64, device=real.device)
         place[real] = torch.arange(len(real), device=real.device)
-        return Packing(real, torch.cat([place, place + len(real)]))
+        return Packing(shape, real, torch.cat([place, place + len(real)]))
 
-    def fits(self, rows: Tensor) -> bool:
-        """Are these the tokens [R * T, width] of one side?"""
-        return 2 * len(rows) == len(self.back)
+    def fits(self, x: Tensor) -> bool:
+        """Are these one side's tokens, [R, T, width] or [R * T, width]? Not a table that has as many rows."""
+        return x.shape[:-1] in (self.shape, (self.shape.numel(),))
 
     def packed(self, rows: Tensor) -> Tensor:
         """[m, width] of the tokens [R * T, width] of one side."""

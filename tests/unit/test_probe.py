@@ -139,6 +139,28 @@ def test_products_leave_padding_out_and_real_tokens_do_not_notice(kind, mode):
         assert not torch.equal(a[~seen], b[~seen])  # padding was not multiplied
 
 
+def test_a_table_with_as_many_rows_as_there_are_tokens_is_no_batch():
+    """As relative positions in DeBERTa, which go through the layer that tokens go through."""
+
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embedding, self.key, self.out = nn.Embedding(512, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+            self.register_buffer("table", torch.randn(1, 54, 8))
+            self.eval().requires_grad_(False)
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            keys = self.key(self.embedding(input_ids)) + self.key(self.table)[:, 9:10]  # where the batch has padding
+            return self.out(keys.tanh() * attention_mask[..., None])
+
+    model, inputs = Table(), tiny_batch("opt", rows=6, length=9)
+    probe, seen = Probe(model, lambda i: model(**i), Weights(model), "gaussian"), inputs["attention_mask"] == 1
+    plus, _ = probe.logits(inputs, 7, MU, real_tokens(inputs))
+    assert probe.packs and not seen.flatten()[9]
+    torch.testing.assert_close(plus[seen], moved(model, 7, MU)(**inputs)[seen], rtol=1e-4, atol=1e-5)
+
+
 def test_padding_is_multiplied_where_the_model_reads_it():
     class Mean(nn.Module):
         def __init__(self) -> None:
