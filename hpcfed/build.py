@@ -21,7 +21,7 @@ from .clients.hosted import HostedPool, hosted_pool
 from .clock import Clock
 from .config import DENSE, POOLED, AlgorithmConfig, Entry, Manifest, ModelConfig, Recipe, read_manifest
 from .dense import FirstOrder
-from .errors import ConfigError
+from .errors import ConfigError, first_line
 from .head import restrict_head
 from .heap import keep_freed_memory
 from .local import Local
@@ -34,7 +34,7 @@ from .replay import make_mover
 from .seeds import derive
 from .tasks import Examples, Task, kind_of, load_task
 from .tasks.sources import Gathered
-from .transport import Row, Transport, first_line
+from .transport import Row, Transport
 from .transport.base import check_same, together
 from .update import Mover
 from .weights import Copy, Weights

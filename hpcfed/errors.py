@@ -38,6 +38,11 @@ class DivergedError(HpcfedError):
     """No client's loss is finite any more, or rows no longer hold the same weights."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 300 characters of it; its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown `name`: the nearest known one, then all of them."""
     known = sorted(known)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, did_you_mean, first_line
 
 UNFIT = {
     "LBFGS": "evaluates the loss again within a step, which costs more passes than the round has",
@@ -53,13 +53,13 @@ def make_optimizer(
         known[name]([trial], lr=lr, **given).step()
     except (TypeError, ValueError, LookupError, RuntimeError, AssertionError, ArithmeticError) as e:
         raise ConfigError(
-            f"algorithm.optimizer_options={dict(options or {})}: torch.optim.{name} says: {_line(e)}"
+            f"algorithm.optimizer_options={dict(options or {})}: torch.optim.{name} says: {first_line(e)}"
         ) from None
     try:
         return known[name](params, lr=lr, **given)
     except (TypeError, ValueError) as e:  # Muon moves matrices only
         raise ConfigError(
-            f"algorithm.optimizer={name!r} does not take these parameters ({_line(e)}); use another optimiser, or "
+            f"algorithm.optimizer={name!r} does not take these parameters ({first_line(e)}); use another optimiser, or "
             "choose parameters by algorithm.train_only"
         ) from None
 
@@ -74,7 +74,3 @@ def _check_names(name: str, optimizer: Callable[..., torch.optim.Optimizer], opt
             raise ConfigError(
                 f"algorithm.optimizer_options.{key}: torch.optim.{name} has no such option{did_you_mean(key, known)}"
             )
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -25,13 +25,13 @@ from .algorithms import make_algorithm
 from .build import Problem, make_forward, make_header
 from .clients import CentralPool, Pool
 from .config import DENSE, WALKERS, Recipe
-from .errors import ConfigError
+from .errors import ConfigError, first_line
 from .footprint import Memory, footprint, split_bytes
 from .mesh import MeshShape
 from .model import Outline, check_shards, model_kind, outline
 from .orbit import Header, sealed_bytes
 from .tasks import Examples, Form, Task, kind_of, task_info, usual_length
-from .transport import Row, first_line
+from .transport import Row
 from .transport.wire import encode_bits, encode_sum
 from .weights import Weights
 

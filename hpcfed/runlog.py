@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .atomic import write_atomic
 from .errors import RunFolderError
 
 RECIPE, ENV, METRICS, SUMMARY = "recipe.toml", "env.json", "metrics.jsonl", "summary.json"
@@ -220,21 +221,6 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a file in one step, on disk before it has its name; raises OSError and leaves the old one."""
-    fresh = path.with_name(path.name + ".new")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
 
 
 def read_summary(path: str | Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from .errors import ConfigError, HpcfedError
+from .errors import ConfigError, HpcfedError, first_line
 from .messages import Update
 from .noise import move_
 from .optim import make_optimizer
@@ -78,8 +78,9 @@ class Mover:
         try:
             optimizer.step()
         except (ArithmeticError, RuntimeError, ValueError) as error:
-            why = str(error).splitlines()[0]
-            raise ConfigError(f"algorithm.optimizer, its options or algorithm.lr={update.lr:g} fail: {why}") from None
+            raise ConfigError(
+                f"algorithm.optimizer, its options or algorithm.lr={update.lr:g} fail: {first_line(error)}"
+            ) from None
         optimizer.zero_grad(set_to_none=True)
 
     def _restart(self) -> None:

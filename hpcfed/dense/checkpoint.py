@@ -9,8 +9,8 @@ Promise   the file is complete or not there at all. `load_weights` notices every
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -21,8 +21,9 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ..atomic import write_atomic
 from ..errors import OrbitError, RunFolderError
-from ..orbit.journal import sync_folder
+from ..orbit import safetensors_head
 from ..weights import Weights, memory
 
 FORMAT = "hpcfed-weights"
@@ -39,26 +40,14 @@ def save_weights(path: str | Path, weights: Weights, t: int, fingerprint: str, h
     """
     path = Path(path)
     facts = {"format": FORMAT, "t": str(t), "fingerprint": fingerprint, "header": json.dumps(header, sort_keys=True)}
-    fresh = path.with_name(path.name + ".new")
+    tensors = (memory(weights.params[name].data.cpu()) for name in _order(weights))
     try:
-        with fresh.open("wb") as file:
-            file.write(_table(facts, _tensors(weights)))
-            for name in _order(weights):
-                file.write(memory(weights.params[name].data.cpu()))
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        fresh.replace(path)
-        sync_folder(path.parent)
+        return write_atomic(path, itertools.chain([_table(facts, _tensors(weights))], tensors))
     except OSError as error:
         raise RunFolderError(
             f"{path}: cannot write the weights: {error.strerror}; free some space or check the folder's rights, then "
             "go on with --resume"
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-    return size
 
 
 def load_weights(path: str | Path, weights: Weights) -> tuple[int, dict[str, Any]]:
@@ -152,11 +141,8 @@ def _tensors(weights: Weights) -> dict[str, dict[str, Any]]:
 
 
 def _table(facts: Mapping[str, str], tensors: Mapping[str, Any]) -> bytes:
-    """All bytes before the tensors. Written here and not by the library, whose order of metadata changes."""
-    table = {"__metadata__": {**facts, "checksum": _checksum(facts, tensors)}, **tensors}
-    text = json.dumps(table, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # safetensors aligns the tensors to 8 bytes
-    return len(text).to_bytes(8, "little") + text
+    """All bytes before the tensors."""
+    return safetensors_head({"__metadata__": {**facts, "checksum": _checksum(facts, tensors)}, **tensors})
 
 
 def _checksum(facts: Mapping[str, str], tensors: Mapping[str, Any]) -> str:

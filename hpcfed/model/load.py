@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from ..config import ModelConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 from ..layout import Piece
 from ..noise import fill_
 from ..seeds import derive
@@ -82,16 +82,12 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _first_line(e: BaseException) -> str:
-    return (str(e).strip() or type(e).__name__).splitlines()[0]
-
-
 def _unreadable(config: ModelConfig, what: str, e: BaseException) -> ConfigError:
     if Path(model_path(config.name)).is_dir():
-        return ConfigError(f"model.name={config.name!r}: its {what} cannot be loaded: {_first_line(e)}")
+        return ConfigError(f"model.name={config.name!r}: its {what} cannot be loaded: {first_line(e)}")
     return ConfigError(
         f"model.name={config.name!r} is no local folder and its {what} cannot be loaded from the hub "
-        f"({_first_line(e)}); without network give a folder: --set model.name=PATH"
+        f"({first_line(e)}); without network give a folder: --set model.name=PATH"
     )
 
 

@@ -1,10 +1,10 @@
-"""The orbit: what was decided in every round, as a live journal and as a sealed file. See DESIGN 5.2."""
+"""The orbit: what was decided in every round. header.py: what it says of itself; journal.py: live; sealed.py: ended."""
 
 from __future__ import annotations
 
 from .header import Header, pack_signs, public_name, unpack_signs
 from .journal import Journal, read_journal
-from .sealed import Orbit, load, load_any, seal, sealed_bytes
+from .sealed import Orbit, load, load_any, safetensors_head, seal, sealed_bytes
 
 __all__ = [
     "Header",
@@ -15,6 +15,7 @@ __all__ = [
     "pack_signs",
     "public_name",
     "read_journal",
+    "safetensors_head",
     "seal",
     "sealed_bytes",
     "unpack_signs",

@@ -12,7 +12,6 @@ Promise  A process that dies at any moment loses nothing that `append` returned 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import struct
@@ -25,6 +24,7 @@ from typing import Self
 
 import numpy as np
 
+from ..atomic import write_all, write_atomic
 from ..errors import OrbitError
 from .header import MAX_HEADER_BYTES, Header, read_regular
 
@@ -75,14 +75,9 @@ class Journal:
         raw += _U32.pack(crc)
         if os.path.lexists(path):
             raise OrbitError(f"{path}: there is a journal already; go on with it (--resume) or start over (--force)")
-        fresh = path.with_name(path.name + ".new")
-        try:  # by way of a second name: a crash here leaves no journal rather than half a header
-            write_synced(fresh, raw)
-            fresh.replace(path)
-            sync_folder(path.parent)
+        try:
+            write_atomic(path, raw)  # a crash here leaves no journal rather than half a header
         except OSError as error:
-            with contextlib.suppress(OSError):
-                fresh.unlink()
             raise OrbitError(f"{path}: cannot create the journal: {error.strerror}; {_cure(error)}") from None
         return Journal(path, _Contents(header, [], crc, len(raw), None), sync_seconds)
 
@@ -104,7 +99,7 @@ class Journal:
         record = _U64.pack(t) + payload
         record += _U32.pack(zlib.crc32(record, self._crc))
         try:
-            _write_all(self._fd, record)
+            write_all(self._fd, record)
         except OSError as error:
             raise self._failed(t, error) from None
         self._size += len(record)
@@ -159,34 +154,6 @@ def parse_journal(path: Path, raw: bytes) -> tuple[Header, list[bytes], str | No
     """As `read_journal`, from the bytes of the file."""
     contents = _parse(path, raw)
     return contents.header, contents.payloads, contents.repaired
-
-
-def write_synced(path: Path, raw: bytes) -> None:
-    """Write a whole file and wait until it is on disk."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-    try:
-        _write_all(fd, raw)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power failure."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network file systems cannot
-            raise
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, raw: bytes) -> None:
-    view = memoryview(raw)
-    while view:  # one write() unless the disk is nearly full: a short write, then the error on the next
-        view = view[os.write(fd, view) :]
 
 
 def _cure(error: OSError) -> str:

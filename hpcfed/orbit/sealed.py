@@ -10,21 +10,22 @@ Promise   The bytes are canonical: the same orbit is the same file on every mach
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from ..atomic import write_atomic
 from ..errors import OrbitError
 from .header import MAX_HEADER_BYTES, Header, parse_json, read_regular
-from .journal import MAGIC, parse_journal, sync_folder, write_synced
+from .journal import MAGIC, parse_journal
 
 FORMAT = "hpcfed-orbit"
 JOURNAL_NAME, SEALED_NAME = "journal", "orbit.safetensors"
@@ -53,23 +54,29 @@ def seal(path: str | Path, header: Header, payloads: Sequence[bytes], fingerprin
     assert all(header.payload_problem(payload) is None for payload in payloads)
     data = _pack(header, payloads)
     raw = _to_bytes(header, len(payloads), data, fingerprint)
-    fresh = path.with_name(path.name + ".new")
-    try:
-        write_synced(fresh, raw)
+
+    def check(fresh: Path) -> None:
         back = load(fresh)
         (tensor,) = safetensors.numpy.load_file(fresh).values()  # what every other tool will do with it
         same = (back.header, back.payloads, back.fingerprint) == (header, list(payloads), fingerprint)
         if not same or tensor.tobytes() != data:
             raise OrbitError(f"{fresh}: what was read back is not what was written; the disk is not to be trusted")
-        fresh.replace(path)
-        sync_folder(path.parent)
+
+    try:
+        return write_atomic(path, raw, check)
     except (OSError, safetensors.SafetensorError) as error:
         problem = getattr(error, "strerror", None) or error
         raise OrbitError(f"{path}: cannot write the orbit: {problem}; the journal is untouched") from None
-    finally:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-    return len(raw)
+
+
+def safetensors_head(table: Mapping[str, Any]) -> bytes:
+    """All that stands before the tensors of a safetensors file.
+
+    Written here and not by the library, whose order of metadata changes from run to run.
+    """
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # safetensors aligns the tensors to 8 bytes
+    return len(text).to_bytes(8, "little") + text
 
 
 def sealed_bytes(header: Header, rounds: int) -> int:
@@ -153,7 +160,7 @@ def _tensor(header: Header, rounds: int) -> tuple[str, str, list[int], int]:
 
 
 def _to_bytes(header: Header, rounds: int, data: bytes, fingerprint: str) -> bytes:
-    """The file. Written here and not by safetensors.save, whose order of metadata changes from run to run."""
+    """The file."""
     facts = {"format": FORMAT, "header": header.to_json(), "rounds": str(rounds), "fingerprint": fingerprint}
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=32)
     digest.update(data)
@@ -162,9 +169,7 @@ def _to_bytes(header: Header, rounds: int, data: bytes, fingerprint: str) -> byt
         "__metadata__": {**facts, "checksum": digest.hexdigest()},
         name: {"dtype": dtype, "shape": shape, "data_offsets": [0, size]},
     }
-    text = json.dumps(table, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # safetensors aligns the tensors to 8 bytes
-    return len(text).to_bytes(8, "little") + text + data
+    return safetensors_head(table) + data
 
 
 def _from_bytes(raw: bytes) -> tuple[Header, list[bytes], str]:

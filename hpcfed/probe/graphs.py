@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..transport import first_line
+from ..errors import first_line
 from .owners import Inputs
 
 Sides = tuple[Tensor, Tensor]

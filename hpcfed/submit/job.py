@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..atomic import write_atomic
 from ..display import Progress
 from ..errors import ConfigError, HpcfedError
-from ..runlog import METRICS, write_atomic
+from ..runlog import METRICS
 from .script import TIME, Ask, seconds
 
 #: Exit status of hpcfed submit --wait; FAILED hands on the script's own.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, did_you_mean
+from ..errors import DataError, did_you_mean, first_line
 
 BUILDERS = {
     ".jsonl": "json",
@@ -120,7 +120,7 @@ def _open_hub(data: str, splits: list[str], revision: str | None) -> dict[str, S
         found = datasets.load_dataset(name, configuration or None, revision=revision)
     except Exception as e:  # the hub's client has no common base for what can go wrong
         raise DataError(
-            f"task.data={data!r} is no local path and cannot be loaded from the hub ({_first_line(e)}); "
+            f"task.data={data!r} is no local path and cannot be loaded from the hub ({first_line(e)}); "
             "for data on disk give a folder with SPLIT.jsonl, SPLIT.csv or SPLIT.parquet files: --set task.data=PATH"
         ) from None
     _check_splits(data, splits, list(found))
@@ -227,10 +227,6 @@ def _unpacked(path: Path, folder: Path) -> Path:
     return folder
 
 
-def _first_line(e: BaseException) -> str:
-    return (str(e).strip() or type(e).__name__).splitlines()[0]
-
-
 def _malformed(builder: str, paths: Sequence[Path], e: BaseException) -> str:
     """Where the malformed line is, as well as can be found out after the reader gave up."""
     cause = e.__cause__ or e
@@ -239,8 +235,8 @@ def _malformed(builder: str, paths: Sequence[Path], e: BaseException) -> str:
             if (bad := _bad_line(path)) is not None:
                 return f"{path}, line {bad[0]}: {bad[1]}"
     if builder == "csv" and (line := _LINE.search(str(cause))):
-        return f"{', '.join(map(str, paths))}, line {line[1]}: {_first_line(cause)}"
-    return f"{', '.join(map(str, paths))}: not readable as {builder}: {_first_line(cause)}"
+        return f"{', '.join(map(str, paths))}, line {line[1]}: {first_line(cause)}"
+    return f"{', '.join(map(str, paths))}: not readable as {builder}: {first_line(cause)}"
 
 
 def _bad_line(path: Path) -> tuple[int, str] | None:

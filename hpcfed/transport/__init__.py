@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, NoReturn
 
 from ..env import Launch
-from ..errors import HpcfedError, TransportError
-from .base import PeerLostError, Transport, agree, check_same, first_line, flush
+from ..errors import HpcfedError, TransportError, first_line
+from .base import PeerLostError, Transport, agree, check_same, flush
 from .row import Row
 from .solo import SoloTransport
 
@@ -30,7 +30,6 @@ __all__ = [
     "check_same",
     "choose",
     "fail",
-    "first_line",
     "guard",
     "speaks_mpi",
     "spread",

@@ -312,11 +312,6 @@ def flush() -> None:
             stream.flush()
 
 
-def first_line(error: BaseException) -> str:
-    """The first 160 characters of an error's message, or its type if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
 def lost(why: str, row: int | None = None, noun: str = "row") -> str:
     """The message of PeerLostError."""
     who = f"another {noun}" if row is None else f"{noun} {row}"

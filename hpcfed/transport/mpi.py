@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..env import Launch
-from ..errors import TransportError
-from .base import PeerLostError, Transport, first_line, flush, lost
+from ..errors import TransportError, first_line
+from .base import PeerLostError, Transport, flush, lost
 
 CURE = "or use torch.distributed: --set mesh.transport=torch, or start with torchrun"
 

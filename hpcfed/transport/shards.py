@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,11 +24,11 @@ import torch
 import torch.distributed as dist
 
 from ..env import Launch, meeting_point
-from ..errors import ConfigError, TransportError
+from ..errors import ConfigError, TransportError, first_line
 from ..mesh import MeshShape
-from .base import PeerLostError, Transport, first_line, lost
+from .base import PeerLostError, Transport, lost
 from .row import Row
-from .torchdist import SILENCE, START, own_address
+from .torchdist import SILENCE, START, gloo_says, own_address
 
 
 class RowWorld(Row):
@@ -74,8 +73,7 @@ class RowWorld(Row):
             yield
         except RuntimeError as error:
             if isinstance(error, dist.DistError) or "gloo" in str(error):
-                why = re.sub(r"^\[\S+\] ", "", first_line(error)).partition(". This is typically")[0]
-                raise PeerLostError(lost(why, None, "shard")) from None
+                raise PeerLostError(lost(gloo_says(error), None, "shard")) from None
             raise
 
     def close(self) -> None:

@@ -21,8 +21,8 @@ import torch
 import torch.distributed as dist
 
 from ..env import Launch, MeetingPoint, meeting_point
-from ..errors import TransportError
-from .base import PeerLostError, Transport, first_line, flush, lost
+from ..errors import TransportError, first_line
+from .base import PeerLostError, Transport, flush, lost
 from .watch import Watch
 
 START = timedelta(seconds=120)  # a rank that died before it came here must not hold the others for torch's 30 minutes
@@ -59,8 +59,7 @@ class TorchTransport(Transport):
         try:
             yield
         except RuntimeError as error:
-            why = re.sub(r"^\[\S+\] ", "", first_line(error)).partition(". This is typically")[0]  # gloo's source line
-            raise PeerLostError(lost(why, self._watch.lost_row(), self.noun)) from None
+            raise PeerLostError(lost(gloo_says(error), self._watch.lost_row(), self.noun)) from None
 
     def name_ranks(self) -> None:
         super().name_ranks()
@@ -193,6 +192,11 @@ def own_address(launch: Launch, point: MeetingPoint) -> str:
         except OSError:
             return ""
     return "" if own.startswith("127.") else own
+
+
+def gloo_says(error: BaseException) -> str:
+    """Gloo's message without the line of its source in front, and without its guesses behind."""
+    return re.sub(r"^\[\S+\] ", "", first_line(error)).partition(". This is typically")[0]
 
 
 def gpu_for_each(launch: Launch) -> bool:

@@ -17,7 +17,7 @@ import hpcfed
 
 ROOT = Path(hpcfed.__file__).parent
 ROWS = (
-    ("errors", "seeds"),
+    ("atomic", "errors", "seeds"),
     ("config", "messages", "layout", "mesh", "env", "clock", "heap"),
     ("noise", "transport", "runlog", "display"),
     ("model", "tasks", "clients", "privacy", "weights", "head", "optim"),

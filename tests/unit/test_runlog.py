@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpcfed.atomic import write_atomic
 from hpcfed.errors import RunFolderError
 from hpcfed.runlog import (
     REQUIRED_KEYS,
@@ -19,7 +20,6 @@ from hpcfed.runlog import (
     read_metrics,
     read_summary,
     recipe_differences,
-    write_atomic,
 )
 
 RECIPE = 'rounds = 10\neval_every = 5\n[model]\nname = "opt"\n[algorithm]\nlr = 1e-3\n'
