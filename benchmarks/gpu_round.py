@@ -41,12 +41,13 @@ if not __package__:  # a script, which finds its folder's modules but not benchm
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.reference import LR, MU, SST2, in_place, make_inputs, two_forwards
-from hpcfed.head import restrict_head
 from hpcfed.messages import Update
-from hpcfed.probe import Probe, slopes
+from hpcfed.model.head import restrict_head
+from hpcfed.probe import Probe
+from hpcfed.probe.slopes import slopes
 from hpcfed.tasks import Batch
-from hpcfed.update import apply_
-from hpcfed.weights import Weights
+from hpcfed.weights.mover import apply_
+from hpcfed.weights.weights import Weights
 
 #: Width, layers, heads, parameters (the output embedding is tied). The feed-forward layers are four times as wide.
 SHAPES = {

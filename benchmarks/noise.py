@@ -19,8 +19,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from hpcfed.layout import Piece
 from hpcfed.noise import engine
+from hpcfed.noise.layout import Piece
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SEED = 0x1234_5678_9ABC_DEF0

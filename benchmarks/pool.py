@@ -31,17 +31,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hpcfed.build import assemble, build_problem
 from hpcfed.clients import Pool, partition
 from hpcfed.config import load_recipe
-from hpcfed.env import discover
-from hpcfed.keeper import State
-from hpcfed.mesh import MeshShape
 from hpcfed.noise import set_threads
 from hpcfed.privacy import Ledger
 from hpcfed.tasks import Examples
-from hpcfed.train import run_round
-from hpcfed.transport import choose
+from hpcfed.train.build import assemble
+from hpcfed.train.problem import build_problem
+from hpcfed.train.round import State, run_round
+from hpcfed.transport.choose import choose
+from hpcfed.transport.launch import discover
+from hpcfed.transport.mesh import MeshShape
 
 TOGETHER, BATCH, HELD = 800, 4, 2  # examples in a forward pass; examples a client and round; batches a client holds
 BUDGET = "weights once; nothing per client but its index list"

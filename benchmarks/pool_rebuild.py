@@ -27,9 +27,9 @@ import torch
 from replay import part_of_opt
 from torch import Tensor
 
-from hpcfed.layout import Piece
 from hpcfed.noise import fill_, move_, set_threads
-from hpcfed.weights import Weights
+from hpcfed.noise.layout import Piece
+from hpcfed.weights.weights import Weights
 
 BUDGET = 10.0
 BLOCK, BLOCKS = 32_768, 200

@@ -39,13 +39,14 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from benchmarks.reference import LR, MU, SST2, in_place, make_inputs, two_forwards
 from hpcfed.clock import DIRECTIONS, FORWARD, UPDATE
-from hpcfed.heap import keep_freed_memory
 from hpcfed.messages import Update
 from hpcfed.noise import set_threads
-from hpcfed.probe import Probe, dual, slopes
+from hpcfed.probe import Probe, dual
+from hpcfed.probe.slopes import slopes
 from hpcfed.tasks import Batch
-from hpcfed.update import apply_
-from hpcfed.weights import Weights
+from hpcfed.transport.device import keep_freed_memory
+from hpcfed.weights.mover import apply_
+from hpcfed.weights.weights import Weights
 
 PARTS = {"forwards": FORWARD, "directions": DIRECTIONS, "update": UPDATE}
 Runs = dict[str, Callable[[int], None]]

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 
 from hpcfed.config import ModelConfig
-from hpcfed.env import discover
 from hpcfed.model import load_shard
 from hpcfed.probe import Probe
-from hpcfed.transport import choose, guard, spread
-from hpcfed.weights import Weights
+from hpcfed.transport.choose import choose, spread
+from hpcfed.transport.guard import guard
+from hpcfed.transport.launch import discover
+from hpcfed.weights.weights import Weights
 
 
 def write_model(folder: Path, width: int, layers: int) -> None:

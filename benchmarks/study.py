@@ -308,7 +308,7 @@ def _pictures(task: str, lines: Sequence[dict[str, Any]], out: Path) -> Iterator
 
 def _draw(axes: Any, line: dict[str, Any], runs: np.ndarray) -> None:
     """One method's loss and metric, against rounds and, where clients send anything, against bits."""
-    from hpcfed.plots import COLOURS, MARKERS
+    from hpcfed.runs.plots import COLOURS, MARKERS
 
     i = list(METHODS).index(line["method"])
     colour, style = COLOURS[i], {"marker": MARKERS[i % len(MARKERS)], "markersize": 4, "linewidth": 1.6}

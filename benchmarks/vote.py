@@ -15,9 +15,10 @@ import time
 
 import numpy as np
 
-from hpcfed.env import discover
 from hpcfed.messages import Ballots
-from hpcfed.transport import choose, guard
+from hpcfed.transport.choose import choose
+from hpcfed.transport.guard import guard
+from hpcfed.transport.launch import discover
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from hpcfed.cli import main
+from hpcfed.cli.main import main
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,13 @@ from typing import Any
 import torch
 from transformers import OPTConfig, OPTForCausalLM, RobertaConfig, RobertaForMaskedLM
 
-from hpcfed.build import build_run
 from hpcfed.config import Recipe, load_recipe
-from hpcfed.env import Launch
-from hpcfed.keeper import State
-from hpcfed.plan import make_plan
+from hpcfed.plan.plan import make_plan
 from hpcfed.privacy import Ledger
-from hpcfed.train import run_round
-from hpcfed.transport import choose
+from hpcfed.train.build import build_run
+from hpcfed.train.round import State, run_round
+from hpcfed.transport.choose import choose
+from hpcfed.transport.launch import Launch
 from tests.small import save_tiny_folder, tiny_sst2, tiny_tokenizer
 
 ROUNDS = 2

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from hpcfed.layout import Piece
 from hpcfed.noise import spec
+from hpcfed.noise.layout import Piece
 from hpcfed.seeds import name_key
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"

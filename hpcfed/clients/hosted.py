@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..config import ClientsConfig
-from ..transport import Transport
+from ..transport.base import Transport
 from .partition import Indices, PartitionReport, partition_report
 from .pool import Pool
 

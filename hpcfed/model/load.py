@@ -25,8 +25,8 @@ from torch import nn
 
 from ..config import ModelConfig
 from ..errors import ConfigError, first_line
-from ..layout import Piece
 from ..noise import fill_
+from ..noise.layout import Piece
 from ..seeds import derive
 
 SHIPPED = {"digits-vit": "digits"}  # model name -> folder in recipes/

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import ConfigError
-from ..layout import Slice
-from ..transport import Row
+from ..noise.layout import Slice
+from ..transport.row import Row
 from .load import checked_config, load_model, save_model
 from .slices import Unreadable, empty_model, fill
 

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from ..layout import Slice
+from ..noise.layout import Slice
 from .load import auto_class, label_options, load_config, model_path, new_head, quiet
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"

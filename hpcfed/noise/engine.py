@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..layout import Piece
 from . import cpu, cpu_hash
+from .layout import Piece
 from .spec import DISTRIBUTIONS, MASK, ROUNDINGS, add_fingerprints, fingerprint_key, normal_table
 
 __all__ = [

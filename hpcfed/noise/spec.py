@@ -27,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..layout import Piece
 from ..seeds import name_key
+from .layout import Piece
 
 TABLE_FILE = Path(__file__).with_name("normal_v1.bin")
 TABLE_SHA256 = "b9dce14e40822840f979a17148ab8485cdeb06f5f0727fcbccc8c8515f740da0"

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..layout import Piece
 from . import triton_kernels as kernels
+from .layout import Piece
 from .spec import MASK, ROUNDING_STREAM, fingerprint_key, normal_table
 
 GROUPS = 32  # of 128 elements a program: with 4 warps a thread holds 4 Philox blocks, 32 weights

@@ -28,7 +28,7 @@ from .header import MAX_HEADER_BYTES, Header, parse_json, read_regular
 from .journal import MAGIC, parse_journal
 
 FORMAT = "hpcfed-orbit"
-JOURNAL_NAME, SEALED_NAME = "journal", "orbit.safetensors"
+JOURNAL, ORBIT, WEIGHTS = "journal", "orbit.safetensors", "weights.safetensors"  # of a run folder
 
 
 @dataclass(frozen=True)
@@ -113,22 +113,20 @@ def load_any(path: str | Path) -> Orbit:
 def _load_folder(folder: Path) -> Orbit:
     found: list[Orbit] = []
     problems: list[str] = []
-    for name in (SEALED_NAME, JOURNAL_NAME):
+    for name in (ORBIT, JOURNAL):
         if (folder / name).exists():
             try:
                 found.append(load_any(folder / name))
             except OrbitError as error:
                 problems.append(str(error))
-    if not found and (folder / "weights.safetensors").exists():
-        raise OrbitError(
-            f"{folder}: a run without an orbit: its method sends dense weights (weights.safetensors there)"
-        )
+    if not found and (folder / WEIGHTS).exists():
+        raise OrbitError(f"{folder}: a run without an orbit: its method sends dense weights ({WEIGHTS} there)")
     if not found:
-        raise OrbitError("; ".join(problems) or f"{folder}: neither {SEALED_NAME} nor {JOURNAL_NAME} in this folder")
+        raise OrbitError("; ".join(problems) or f"{folder}: neither {ORBIT} nor {JOURNAL} in this folder")
     best = max(found, key=lambda orbit: orbit.rounds)  # the first of equals: sealed
     for other in found:
         if other.header != best.header or other.payloads != best.payloads[: other.rounds]:
-            raise OrbitError(f"{folder}: {SEALED_NAME} and {JOURNAL_NAME} are of different runs; name one of the files")
+            raise OrbitError(f"{folder}: {ORBIT} and {JOURNAL} are of different runs; name one of the files")
     return Orbit(best.header, best.payloads, best.fingerprint, best.path, (*best.notes, *problems))
 
 

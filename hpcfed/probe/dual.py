@@ -23,15 +23,13 @@ from torch import Tensor, nn
 
 from ..clock import DIRECTIONS, Clock
 from ..errors import DivergedError
-from ..head import RowsLinear
-from ..layout import Piece
+from ..model.head import Forward, Inputs, RowsLinear
 from ..noise import perturb, perturb_rows
-from ..weights import Weights
+from ..noise.layout import Piece
+from ..weights.weights import Weights
 from .graphs import Graphs
 from .owners import (
     Calls,
-    Forward,
-    Inputs,
     NotBatchFirst,
     Owner,
     Site,

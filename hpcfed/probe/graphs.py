@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ..errors import first_line
-from .owners import Inputs
+from ..model.head import Inputs
 
 Sides = tuple[Tensor, Tensor]
 Run = Callable[[Inputs, int | Tensor, float, Tensor | None], Sides]  # inputs, seed, mu, real

@@ -6,7 +6,7 @@ weights. Nothing here draws or perturbs; dual.py does, and finds out by trial wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..head import RowsLinear
-from ..layout import Piece
-from ..weights import Weights
+from ..model.head import Forward, Inputs, RowsLinear
+from ..noise.layout import Piece
+from ..weights.weights import Weights
 
-Inputs = dict[str, Tensor]  # every tensor has the batch (rows) in dimension 0
-Forward = Callable[[Inputs], Tensor]  # inputs of R rows -> logits [R, ...]
 Key = int | str | tuple[int | str, int]  # a positional argument, a keyword, or a tensor inside a tuple
 Calls = dict[nn.Module, list[dict[Key, torch.Size]]]  # per module and call: the shape of each tensor argument
 

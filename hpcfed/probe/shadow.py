@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layout import Piece
+from ..model.head import Inputs
+from ..noise.layout import Piece
 from .dual import UNFIT, Probe
-from .owners import Inputs, Owner, Site, recorded
+from .owners import Owner, Site, recorded
 
 
 class ShadowProbe(Probe):

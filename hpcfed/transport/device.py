@@ -1,16 +1,23 @@
-"""Where a run computes: every rank on a GPU of its own, or every rank on the CPU; and on how many cores of it."""
+"""Where a run computes: every rank on a GPU of its own or every rank on the CPU, on how many cores, with which heap."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
 
 import torch
 
-from ..env import Launch
 from ..errors import ConfigError
 from .base import Transport
+from .launch import Launch
+
+# glibc gives large blocks back to the system as soon as they are freed, and the next one costs a page fault every 4 kB:
+# a fifth of a bf16 round of OPT-125M (docs/PERFORMANCE.md).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+HEAP_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")  # a user's own, which win
+LARGEST_KEPT = 2**30  # bytes of a block that is worth keeping; larger ones are given back
 
 
 def pick_device(transport: Transport, launch: Launch, setting: str) -> str:
@@ -45,3 +52,13 @@ def fair_threads(transport: Transport) -> int:
         node, allowed = json.loads(raw)
         nodes.setdefault(node, []).append(set(allowed))
     return max(1, min(len(set().union(*ranks)) // len(ranks) for ranks in nodes.values()))
+
+
+def keep_freed_memory() -> None:
+    """From now on freed memory stays with the process, where the C library is glibc: the next round finds it there."""
+    if not os.environ.keys().isdisjoint(HEAP_SETTINGS):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_TRIM_THRESHOLD, -1)  # never
+        mallopt(_MMAP_THRESHOLD, LARGEST_KEPT)

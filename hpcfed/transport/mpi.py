@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..env import Launch
 from ..errors import TransportError, first_line
 from .base import PeerLostError, Transport, flush, lost
+from .launch import Launch
 
 CURE = "or use torch.distributed: --set mesh.transport=torch, or start with torchrun"
 

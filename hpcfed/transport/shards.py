@@ -23,10 +23,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ..env import Launch, meeting_point
 from ..errors import ConfigError, TransportError, first_line
-from ..mesh import MeshShape
 from .base import PeerLostError, Transport, lost
+from .launch import Launch, meeting_point
+from .mesh import MeshShape
 from .row import Row
 from .torchdist import SILENCE, START, gloo_says, own_address
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ..env import Launch, MeetingPoint, meeting_point
 from ..errors import TransportError, first_line
 from .base import PeerLostError, Transport, flush, lost
+from .launch import Launch, MeetingPoint, meeting_point
 from .watch import Watch
 
 START = timedelta(seconds=120)  # a rank that died before it came here must not hold the others for torch's 30 minutes

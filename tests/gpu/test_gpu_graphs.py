@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpcfed import update
 from hpcfed.messages import Update
-from hpcfed.probe import Probe, slopes
+from hpcfed.probe import Probe
+from hpcfed.probe.slopes import slopes
 from hpcfed.tasks import Batch
-from hpcfed.weights import Weights
+from hpcfed.weights import mover as update
+from hpcfed.weights.weights import Weights
 from tests.small import tiny_batch, tiny_model
 
 try:

@@ -18,12 +18,14 @@ import torch
 from torch import nn
 
 from benchmarks import gpu_round, reference
-from hpcfed import update, weights
-from hpcfed.head import restrict_head
 from hpcfed.messages import Update
-from hpcfed.probe import Probe, dual, slopes
+from hpcfed.model.head import restrict_head
+from hpcfed.probe import Probe, dual
+from hpcfed.probe.slopes import slopes
 from hpcfed.tasks import Batch
-from hpcfed.weights import Weights
+from hpcfed.weights import mover as update
+from hpcfed.weights import weights
+from hpcfed.weights.weights import Weights
 from tests.small import tiny_batch, tiny_model
 
 try:

@@ -48,7 +48,10 @@ def test_a_rank_that_ends_before_the_ranks_have_met(who: int, tmp_path: Path) ->
     assert finished.code != 0 and f"hpcfed: rank {who}: ValueError: boom before the start" in finished.output
 
 
-CONNECT = "from hpcfed.env import discover; from hpcfed.transport import choose; choose(discover(), 'mpi').close()"
+CONNECT = (
+    "from hpcfed.transport.launch import discover; from hpcfed.transport.choose import choose; "
+    "choose(discover(), 'mpi').close()"
+)
 
 
 @pytest.mark.parametrize(

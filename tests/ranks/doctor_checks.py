@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hpcfed.cluster.doctor import examine, facts, report
 from hpcfed.config import load_recipe
-from hpcfed.doctor import examine, facts, report
-from hpcfed.env import discover
-from hpcfed.transport import Transport
+from hpcfed.transport.base import Transport
+from hpcfed.transport.launch import discover
 
 
 def differ(transport: Transport, folder: str) -> dict[str, Any]:

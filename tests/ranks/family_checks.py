@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hpcfed.cli import _train, main
+from hpcfed.cli.main import main
 from hpcfed.config import load_recipe
-from hpcfed.env import discover
 from hpcfed.errors import TransportError
-from hpcfed.transport import Transport
+from hpcfed.train.start import run_recipe
+from hpcfed.transport.base import Transport
+from hpcfed.transport.launch import discover
 from tests.ranks.harness import _rank
 
 # Six clients in groups of two: three rows can share them. save_every: what a killed dense run goes on from.
@@ -84,7 +85,7 @@ def result(folder: Path) -> str:
 def one_run(transport: Transport, out: str, settings: list[str], resume: bool = False) -> list[Any]:
     """Train; fingerprint, status, rounds and result, which row 0 alone writes and every row reads."""
     recipe = load_recipe("digits", [*TINY, *settings])
-    summary = _train(recipe, transport, discover(), Path(out), resume, False, True)
+    summary = run_recipe(recipe, transport, discover(), Path(out), resume, False, True)
     transport.barrier()
     return [summary["fingerprint"], summary["status"], summary["rounds"], result(Path(out))]
 

@@ -162,8 +162,9 @@ def fails(n: int, body: Callable[..., Any], *args: Any, launcher: Launcher = "ra
 
 def _rank(file: str, name: str, folder: str, args: str) -> None:
     """One rank of run_ranks."""
-    from hpcfed.env import discover
-    from hpcfed.transport import choose, guard
+    from hpcfed.transport.choose import choose
+    from hpcfed.transport.guard import guard
+    from hpcfed.transport.launch import discover
 
     launched = discover()
     with guard(launched):

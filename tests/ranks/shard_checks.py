@@ -14,17 +14,19 @@ from unittest import mock
 
 import torch
 
-from hpcfed.build import Problem, build_base, build_problem, build_run, check_shards
-from hpcfed.cli import _train
 from hpcfed.config import Recipe, load_recipe
-from hpcfed.env import discover
 from hpcfed.errors import ConfigError, HpcfedError
-from hpcfed.keeper import build_together
-from hpcfed.layout import Slice
 from hpcfed.model import save_shards
+from hpcfed.noise.layout import Slice
 from hpcfed.orbit import load_any
-from hpcfed.replay import check_base, replay
-from hpcfed.transport import Row, Transport, spread
+from hpcfed.train.build import build_run, build_together
+from hpcfed.train.problem import Problem, build_base, build_problem, compare_with_whole_model
+from hpcfed.train.replay import check_base, replay
+from hpcfed.train.start import run_recipe
+from hpcfed.transport.base import Transport
+from hpcfed.transport.choose import spread
+from hpcfed.transport.launch import discover
+from hpcfed.transport.row import Row
 from tests.ranks.harness import _rank, free_port
 from tests.ranks.train_checks import signalled
 
@@ -85,22 +87,22 @@ def traps(row: Row, folder: str) -> dict[str, Any]:
     found["random state kept"] = torch.equal(before, torch.get_rng_state())
     model: Any = problem.model
     found["tied"] = model.lm_head.weight.data_ptr() == model.model.decoder.embed_tokens.weight.data_ptr()
-    found["right"] = said(lambda: check_shards(recipe, problem))
+    found["right"] = said(lambda: compare_with_whole_model(recipe, problem))
     found["ranks of the world"] = torch.distributed.get_world_size()
-    with mock.patch("hpcfed.build._affordable", return_value=False):
-        found["left out"] = check_shards(recipe, problem)
+    with mock.patch("hpcfed.train.problem._affordable", return_value=False):
+        found["left out"] = compare_with_whole_model(recipe, problem)
 
     layer = model.model.decoder.layers[1].fc2
     group, layer.mp_group = layer.mp_group, None  # a sum over nobody
-    found["wrong group"] = said(lambda: check_shards(recipe, problem))
+    found["wrong group"] = said(lambda: compare_with_whole_model(recipe, problem))
     layer.mp_group = group
     layer.weight.data, kept = layer.weight.data[:, row.shard :], layer.weight.data  # a part that one shard cannot use
-    found["misfit"] = said(lambda: check_shards(recipe, problem))
+    found["misfit"] = said(lambda: compare_with_whole_model(recipe, problem))
     layer.weight.data = kept
     layer.bias.data += 0.5 * row.shard  # what both shards hold
     found["shards differ"] = said(problem.weights.fingerprint)
     found["one shard fails"] = said(lambda: row.together(lambda: failing() if row.shard else None))
-    return found | {"exchanged": said(lambda: check_shards(recipe, exchanged(problem, recipe, row)))}
+    return found | {"exchanged": said(lambda: compare_with_whole_model(recipe, exchanged(problem, recipe, row)))}
 
 
 def exchanged(problem: Problem, recipe: Recipe, row: Row) -> Problem:
@@ -194,7 +196,7 @@ def run_of(transport: Transport, folder: str, name: str, more: list[str], resume
     """Train; what the summary says, the same on every rank."""
     check = f"mesh.check={str(name in CHECKED).lower()}"
     recipe = recipe_of(folder, "opt", "mesh.shards=2", check, *(part.format(folder=folder) for part in more))
-    summary = _train(recipe, transport, discover(), Path(folder, name), resume, False, True)
+    summary = run_recipe(recipe, transport, discover(), Path(folder, name), resume, False, True)
     transport.barrier()
     return [summary[key] for key in ("fingerprint", "status", "rounds", "loss_after", "rows", "shards")]
 

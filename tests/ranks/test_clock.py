@@ -9,11 +9,14 @@ import numpy as np
 
 from hpcfed.clock import SHARES, shares
 from hpcfed.config import load_recipe
-from hpcfed.keeper import Keeper, State, build_together
 from hpcfed.privacy import Ledger
-from hpcfed.runlog import RunFolder, read_metrics
-from hpcfed.train import run_round, train
-from hpcfed.transport import Transport
+from hpcfed.runs.folder import RunFolder
+from hpcfed.runs.keeper import Keeper
+from hpcfed.runs.read import read_metrics
+from hpcfed.train.build import build_together
+from hpcfed.train.loop import train
+from hpcfed.train.round import State, run_round
+from hpcfed.transport.base import Transport
 from tests.ranks.harness import run_ranks
 
 ROUNDS = 20

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpcfed.build import Problem, build_problem
 from hpcfed.clients import Pool
 from hpcfed.config import load_recipe
-from hpcfed.dense import FirstOrder
-from hpcfed.env import Launch
 from hpcfed.errors import DivergedError
-from hpcfed.local import Local
-from hpcfed.mesh import MeshShape
+from hpcfed.first_order.round import FirstOrder
 from hpcfed.probe import Probe
+from hpcfed.probe.slopes import Local
 from hpcfed.tasks import Batch
-from hpcfed.transport import Transport, choose
+from hpcfed.train.problem import Problem, build_problem
+from hpcfed.transport.base import Transport
+from hpcfed.transport.choose import choose
+from hpcfed.transport.launch import Launch
+from hpcfed.transport.mesh import MeshShape
 from tests.ranks.harness import run_ranks
 
 TINY = ["mesh.threads=1", "clients.count=7", "clients.batch=16", "clients.group=2", "algorithm.lr=0.05"]

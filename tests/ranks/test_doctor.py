@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcfed.doctor import check_launch, explain
-from hpcfed.env import Launch
+from hpcfed.cluster.doctor import check_launch, explain
 from hpcfed.errors import ConfigError, TransportError
+from hpcfed.transport.launch import Launch
 from tests.command import ok, refused
 from tests.ranks.doctor_checks import differ
 from tests.ranks.harness import ROOT, Launcher, environment, launch, mpirun, run_ranks

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from hpcfed.config import load_recipe, to_toml
-from hpcfed.elastic import earlier_attempts, note_begun
-from hpcfed.env import Launch, discover
 from hpcfed.orbit import read_journal
-from hpcfed.runlog import RunFolder, read_metrics, read_summary
-from hpcfed.transport import Transport
+from hpcfed.runs.folder import RunFolder
+from hpcfed.runs.read import read_metrics, read_summary
+from hpcfed.train.start import earlier_attempts, note_begun
+from hpcfed.transport.base import Transport
+from hpcfed.transport.launch import Launch, discover
 from tests.command import ok
 from tests.ranks.harness import environment, free_port, launch, run_ranks, stop
 
@@ -162,7 +163,7 @@ def test_what_an_attempt_learns(tmp_path: Path, n: int) -> None:
 
 
 def test_other_launchers_start_nothing_anew(tmp_path: Path) -> None:
-    from hpcfed.transport import choose
+    from hpcfed.transport.choose import choose
 
     note_begun(Launch(), tmp_path)
     assert not earlier_attempts(choose(Launch()), Launch(), tmp_path).begun

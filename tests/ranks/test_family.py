@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 import torch
 
-from hpcfed.env import Launch
 from hpcfed.orbit import load_any, read_journal
 from hpcfed.privacy import total_epsilon
-from hpcfed.transport import choose
+from hpcfed.transport.choose import choose
+from hpcfed.transport.launch import Launch
 from tests.command import ok, refused
 from tests.ranks import family_checks
 from tests.ranks.family_checks import DENSE, FAMILY, TINY, VARIANTS, command, family, one_run, rank, result
@@ -46,7 +46,7 @@ def forked() -> Forked:
     """Starts processes that have imported everything: that saves 6 s of a core for each."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tests.ranks.family_checks", "hpcfed.train", "transformers.models.vit.modeling_vit"]
+        ["tests.ranks.family_checks", "hpcfed.train.loop", "transformers.models.vit.modeling_vit"]
     )
     return context
 

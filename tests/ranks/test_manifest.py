@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from hpcfed.cli import _train
 from hpcfed.config import load_recipe
-from hpcfed.env import Launch, discover
 from hpcfed.errors import ConfigError
-from hpcfed.keeper import build_together
-from hpcfed.transport import Transport, choose
+from hpcfed.train.build import build_together
+from hpcfed.train.start import run_recipe
+from hpcfed.transport.base import Transport
+from hpcfed.transport.choose import choose
+from hpcfed.transport.launch import Launch, discover
 from tests.ranks.harness import run_ranks
 from tests.small import save_tiny_folder, sentences, tiny_sst2, write_jsonl
 
@@ -49,7 +50,7 @@ def runs(transport: Transport, folder: str, where: str, name: str) -> dict[str, 
     for method, more in METHODS.items():
         out = Path(folder, name, method)
         recipe = load_recipe("sst2-opt-125m", [*given, *more])
-        summary = _train(recipe, transport, discover(), out, False, False, True)
+        summary = run_recipe(recipe, transport, discover(), out, False, False, True)
         transport.barrier()
         told = json.loads((out / "partition.json").read_text())
         found[method] = [summary["fingerprint"], (out / "orbit.safetensors").read_bytes().hex(), told]

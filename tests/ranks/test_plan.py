@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpcfed.build import build_run
 from hpcfed.config import Recipe, load_recipe
-from hpcfed.keeper import State
-from hpcfed.plan import make_plan
+from hpcfed.plan.plan import make_plan
 from hpcfed.privacy import Ledger
-from hpcfed.train import run_round
-from hpcfed.transport import Transport
+from hpcfed.train.build import build_run
+from hpcfed.train.round import State, run_round
+from hpcfed.transport.base import Transport
 from tests.ranks.family_checks import FAMILY, TINY
 from tests.ranks.harness import run_ranks
 

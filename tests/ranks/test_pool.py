@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from hpcfed.build import assemble, build_problem
 from hpcfed.clients import Pool, partition
 from hpcfed.config import load_recipe
-from hpcfed.env import Launch
-from hpcfed.keeper import State
-from hpcfed.mesh import MeshShape
 from hpcfed.privacy import Ledger
 from hpcfed.tasks import Examples
-from hpcfed.train import run_round
-from hpcfed.transport import Transport, choose
+from hpcfed.train.build import assemble
+from hpcfed.train.problem import build_problem
+from hpcfed.train.round import State, run_round
+from hpcfed.transport.base import Transport
+from hpcfed.transport.choose import choose
+from hpcfed.transport.launch import Launch
+from hpcfed.transport.mesh import MeshShape
 from tests.ranks.harness import run_ranks
 
 HELD, ROUNDS = 2, 3

@@ -16,13 +16,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MptConfig, MptForCausalLM
 
-from hpcfed.build import build_pool, build_problem, make_header
+from hpcfed.algorithms.header import make_header
 from hpcfed.config import ModelConfig
 from hpcfed.model import load_model
 from hpcfed.orbit import load_any, pack_signs, seal
-from hpcfed.plan import make_plan
-from hpcfed.replay import replay
-from hpcfed.weights import Weights
+from hpcfed.plan.plan import make_plan
+from hpcfed.train.build import build_pool
+from hpcfed.train.problem import build_problem
+from hpcfed.train.replay import replay
+from hpcfed.weights.weights import Weights
 from tests.ranks import shard_checks
 from tests.ranks.harness import fails, launch, mpirun
 from tests.ranks.shard_checks import DTYPES, FAMILIES, LAUNCHES, LONG, PLACES, ROUNDS, VARIANTS, killed, recipe_of

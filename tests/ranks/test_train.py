@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from hpcfed.env import Launch
 from hpcfed.orbit import read_journal
-from hpcfed.transport import choose
+from hpcfed.transport.choose import choose
+from hpcfed.transport.launch import Launch
 from tests.command import ok
 from tests.ranks.harness import Launcher, launch, mpirun, run_ranks, start, stop
 from tests.ranks.train_checks import (

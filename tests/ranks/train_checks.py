@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
-from hpcfed.cli import _train
 from hpcfed.config import load_recipe
-from hpcfed.env import discover
 from hpcfed.errors import DivergedError
-from hpcfed.keeper import Keeper, build_together
-from hpcfed.runlog import RunFolder
-from hpcfed.train import train
-from hpcfed.transport import Transport
+from hpcfed.runs.folder import RunFolder
+from hpcfed.runs.keeper import Keeper
+from hpcfed.train.build import build_together
+from hpcfed.train.loop import train
+from hpcfed.train.start import run_recipe
+from hpcfed.transport.base import Transport
+from hpcfed.transport.launch import discover
 
 RECORD = 13  # bytes a round in a journal with up to 8 directions: t, payload, crc
 SMALL = "clients.batch=16"  # a round then takes 20 ms of one core
@@ -64,7 +65,7 @@ def signalled(name: str, journal: Path, rounds: int) -> Iterator[None]:
 def one_run(transport: Transport, out: str, variant: str, more: list[str], resume: bool = False) -> list[Any]:
     """Train; fingerprint, status, rounds and the sealed orbit in hex, of which row 0 alone sees the last."""
     recipe = load_recipe("digits", [*VARIANTS[variant], *more])
-    summary = _train(recipe, transport, discover(), Path(out), resume, False, True)
+    summary = run_recipe(recipe, transport, discover(), Path(out), resume, False, True)
     transport.barrier()
     orbit = Path(out) / "orbit.safetensors"
     sealed = orbit.read_bytes().hex() if orbit.exists() else ""

@@ -14,7 +14,8 @@ import pytest
 
 from hpcfed.errors import ConfigError, DivergedError, TransportError
 from hpcfed.messages import Ballots
-from hpcfed.transport import Transport, agree, base, check_same
+from hpcfed.transport import base
+from hpcfed.transport.base import Transport, agree, check_same
 
 
 def split(voters: int, rows: int) -> list[int]:
@@ -263,8 +264,9 @@ def disagree(transport: Transport) -> None:
 
 PHOENIX = """
 import os, signal, sys
-from hpcfed.env import discover
-from hpcfed.transport import choose, guard
+from hpcfed.transport.launch import discover
+from hpcfed.transport.choose import choose
+from hpcfed.transport.guard import guard
 launch = discover()
 transport = choose(launch)
 with guard(transport):
@@ -277,8 +279,9 @@ with guard(transport):
 """
 STUMBLER = """
 import sys
-from hpcfed.env import discover
-from hpcfed.transport import choose, guard
+from hpcfed.transport.launch import discover
+from hpcfed.transport.choose import choose
+from hpcfed.transport.guard import guard
 launch = discover()
 with guard(launch):
     if launch.rank == int(sys.argv[1]):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcfed.runlog import read_metrics
+from hpcfed.runs.read import read_metrics
 from tests.command import ok, settings
 from tests.slurm.cluster import Cluster, skip
 from tests.small import save_tiny_folder, tiny_sst2

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hpcfed.orbit import load, load_any
-from hpcfed.runlog import REQUIRED_KEYS
+from hpcfed.runs.read import REQUIRED_KEYS
 from hpcfed.tasks.digits import digits_arrays
 from tests.command import hpcfed, ok, refused, settings
 from tests.ranks.harness import ROOT, environment
@@ -263,7 +263,6 @@ def test_compare(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_command_starts_without_torch():
-    code = (
-        "import sys; import hpcfed.cli; sys.exit(bool({'torch', 'numpy', 'transformers', 'numba'} & set(sys.modules)))"
-    )
+    heavy = "{'torch', 'numpy', 'transformers', 'numba'}"
+    code = f"import sys; import hpcfed.cli.main; sys.exit(bool({heavy} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=environment(dict(os.environ)))

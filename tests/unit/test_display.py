@@ -7,21 +7,11 @@ import sys
 
 import pytest
 
-from hpcfed.display import (
-    Progress,
-    TensorBoardLog,
-    comparison_table,
-    count,
-    duration,
-    orbit_table,
-    percent,
-    score_table,
-    size,
-    summary_table,
-)
+from hpcfed.cli.tables import comparison_table, count, orbit_table, score_table, size, summary_table
 from hpcfed.errors import ConfigError
-from hpcfed.evaluate import Score
 from hpcfed.orbit import load_any, seal
+from hpcfed.runs.progress import Progress, TensorBoardLog, duration, percent
+from hpcfed.tasks.evaluate import Score
 from tests.unit.orbit.test_header import make
 from tests.unit.test_runlog import summary
 
@@ -197,5 +187,5 @@ def test_tensorboard(tmp_path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_tables_need_no_torch():
-    code = "import sys, hpcfed.display, hpcfed.runlog; sys.exit('torch' in sys.modules)"
+    code = "import sys, hpcfed.cli.tables, hpcfed.runs.folder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from hpcfed.env import Launch, MeetingPoint, describe, discover, first_host, meeting_point
 from hpcfed.errors import ConfigError
+from hpcfed.transport.launch import Launch, MeetingPoint, describe, discover, first_host, meeting_point
 
 TORCHRUN = {
     "RANK": "3",

@@ -13,8 +13,8 @@ import torch
 
 from hpcfed.errors import OrbitError
 from hpcfed.orbit import Header, load, seal
-from hpcfed.replay import replay
-from hpcfed.weights import Weights
+from hpcfed.train.replay import replay
+from hpcfed.weights.weights import Weights
 from tests.command import ok, refused, settings
 from tests.unit.orbit.test_header import make
 

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from hpcfed import heap
+from hpcfed.transport import device
 
 FAULTS = """
 import resource
 import sys
-from hpcfed.heap import keep_freed_memory
+from hpcfed.transport.device import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()
@@ -27,7 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def faults(what: str, **settings: str) -> int:
     """Page faults of the fifth of five equal arrays, each freed before the next."""
-    own = {name: value for name, value in os.environ.items() if name not in heap.SETTINGS}
+    own = {name: value for name, value in os.environ.items() if name not in device.HEAP_SETTINGS}
     done = subprocess.run([sys.executable, "-c", FAULTS, what], env=own | settings, capture_output=True, check=True)
     return int(done.stdout)
 

@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpcfed.build import Run
 from hpcfed.errors import ConfigError, HpcfedError
-from hpcfed.evaluate import Score
-from hpcfed.keeper import WINDOW, Keeper, State, log_round, resume, together
 from hpcfed.messages import Outcome
-from hpcfed.monitor import pairs
 from hpcfed.orbit import read_journal
 from hpcfed.privacy import Ledger
-from hpcfed.runlog import RunFolder
-from hpcfed.train import train
+from hpcfed.runs.agreement import pairs
+from hpcfed.runs.folder import RunFolder
+from hpcfed.runs.keeper import Keeper
+from hpcfed.tasks.evaluate import Score
+from hpcfed.train.build import Run
+from hpcfed.train.log import log_round
+from hpcfed.train.loop import train
+from hpcfed.train.resume import resume
+from hpcfed.train.round import WINDOW, State
+from hpcfed.transport.base import together
 from hpcfed.transport.solo import SoloTransport
 from tests.unit.test_train import CLIENTS, ROUNDS, toy_run
 

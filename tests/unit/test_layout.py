@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcfed.layout import Piece, Slice, layout_hash
 from hpcfed.noise import fill_
+from hpcfed.noise.layout import Piece, Slice, layout_hash
 from hpcfed.seeds import name_key
 
 ROWS, WIDTH = 37, 70

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from hpcfed.build import build_problem
 from hpcfed.clients import Pool
 from hpcfed.config import ClientsConfig, Recipe, validate
-from hpcfed.evaluate import evaluate
-from hpcfed.local import Local
 from hpcfed.probe import Probe
+from hpcfed.probe.slopes import Local
+from hpcfed.tasks.evaluate import evaluate
+from hpcfed.train.problem import build_problem
 from hpcfed.transport.solo import SoloTransport
 from tests.small import save_tiny_folder, tiny_sst2
 

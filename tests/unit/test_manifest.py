@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpcfed.build import assemble, build_problem, build_run
 from hpcfed.clients import Pool, partition_report
 from hpcfed.clients.hosted import hosted_pool
 from hpcfed.config import ClientsConfig, load_recipe, read_manifest, to_toml
 from hpcfed.errors import ConfigError
-from hpcfed.keeper import State
-from hpcfed.mesh import MeshShape
 from hpcfed.privacy import Ledger
 from hpcfed.tasks.sources import Gathered
-from hpcfed.train import run_round
+from hpcfed.train.build import assemble, build_run
+from hpcfed.train.problem import build_problem
+from hpcfed.train.round import State, run_round
+from hpcfed.transport.mesh import MeshShape
 from hpcfed.transport.solo import SoloTransport
 from tests.command import hpcfed, ok, refused, settings
 from tests.small import save_tiny_folder, sentences, tiny_sst2, write_jsonl

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcfed.errors import ConfigError
-from hpcfed.mesh import MeshShape
+from hpcfed.transport.mesh import MeshShape
 
 
 @given(rows=st.integers(1, 40), shards=st.integers(1, 8))

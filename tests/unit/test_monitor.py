@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcfed.monitor import agreement, pairs, sign_error, votes_of
+from hpcfed.runs.agreement import agreement, pairs, sign_error, votes_of
 
 VOTES = st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=9)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hpcfed.errors import ConfigError
-from hpcfed.optim import make_optimizer, optimizers
+from hpcfed.weights.optim import make_optimizer, optimizers
 
 
 def matrix(dtype=torch.float32) -> torch.nn.Parameter:

@@ -12,17 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from hpcfed.build import build_run
 from hpcfed.config import load_recipe
-from hpcfed.env import Launch
 from hpcfed.errors import ConfigError
-from hpcfed.footprint import Memory
-from hpcfed.keeper import State
 from hpcfed.orbit import seal
-from hpcfed.plan import Speed, check_shapes, make_plan, parse_bytes, speed_of
+from hpcfed.plan.footprint import Memory
+from hpcfed.plan.plan import Speed, check_shapes, make_plan, parse_bytes, speed_of
 from hpcfed.privacy import Ledger
-from hpcfed.train import run_round
-from hpcfed.transport import choose
+from hpcfed.train.build import build_run
+from hpcfed.train.round import State, run_round
+from hpcfed.transport.choose import choose
+from hpcfed.transport.launch import Launch
 from tests.command import ok, refused
 from tests.plan_checks import CASES, MALLOC
 from tests.ranks.harness import environment

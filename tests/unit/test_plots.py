@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from hpcfed.clients import partition, partition_report
 from hpcfed.errors import ConfigError, RunFolderError
-from hpcfed.plots import _figure, draw, read_story, smooth
+from hpcfed.runs.plots import _figure, draw, read_story, smooth
 
 
 def run_folder(

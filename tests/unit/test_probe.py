@@ -12,13 +12,14 @@ import transformers
 from torch import Tensor, nn
 
 from hpcfed.errors import DivergedError
-from hpcfed.head import restrict_head
 from hpcfed.messages import Update
+from hpcfed.model.head import restrict_head
 from hpcfed.noise import fill_
-from hpcfed.probe import Probe, slopes
+from hpcfed.probe import Probe
+from hpcfed.probe.slopes import slopes
 from hpcfed.tasks.base import Batch
-from hpcfed.update import apply_
-from hpcfed.weights import Weights
+from hpcfed.weights.mover import apply_
+from hpcfed.weights.weights import Weights
 from tests.small import tiny_batch, tiny_model
 
 KINDS = ["opt", "llama", "roberta", "vit", "resnet"]

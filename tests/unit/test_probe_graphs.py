@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hpcfed.probe import Probe, graphs
 from hpcfed.probe.graphs import Graphs, key_of
-from hpcfed.weights import Weights
+from hpcfed.weights.weights import Weights
 from tests.small import tiny_batch, tiny_model
 
 MU = 0.01

@@ -7,11 +7,11 @@ import itertools
 import pytest
 
 from hpcfed.errors import OrbitError
-from hpcfed.keeper import Keeper, State
 from hpcfed.orbit import Journal, load, read_journal, seal
 from hpcfed.privacy import Ledger
-from hpcfed.replay import check_base, replay
-from hpcfed.train import run_round
+from hpcfed.runs.keeper import Keeper
+from hpcfed.train.replay import check_base, replay
+from hpcfed.train.round import State, run_round
 from tests.unit.test_train import toy_run
 
 CASES = [

@@ -13,14 +13,8 @@ import pytest
 
 from hpcfed.atomic import write_atomic
 from hpcfed.errors import RunFolderError
-from hpcfed.runlog import (
-    REQUIRED_KEYS,
-    RunFolder,
-    comparison,
-    read_metrics,
-    read_summary,
-    recipe_differences,
-)
+from hpcfed.runs.folder import RunFolder
+from hpcfed.runs.read import REQUIRED_KEYS, comparison, read_metrics, read_summary, recipe_differences
 
 RECIPE = 'rounds = 10\neval_every = 5\n[model]\nname = "opt"\n[algorithm]\nlr = 1e-3\n'
 ENV = {"python": "3.11"}
@@ -175,7 +169,7 @@ def test_folder_in_use(tmp_path):
 
 def test_kill_9_frees_the_folder_but_not_before(tmp_path):
     code = (
-        "import sys, time\nfrom hpcfed.runlog import RunFolder\n"
+        "import sys, time\nfrom hpcfed.runs.folder import RunFolder\n"
         f"folder = RunFolder.create(sys.argv[1], {RECIPE!r}, {ENV!r})\n"
         "folder.journal.write_bytes(b'x')\nprint('ready', flush=True)\ntime.sleep(100)"
     )

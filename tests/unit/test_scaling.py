@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from hpcfed.clock import SHARES
 from hpcfed.config import load_recipe, to_toml
-from hpcfed.plots import draw
-from hpcfed.scaling import read_study, study_figure
+from hpcfed.runs.plots import draw
+from hpcfed.runs.scaling import read_study, study_figure
 from tests.unit.test_plots import is_picture
 from tests.unit.test_runlog import summary
 

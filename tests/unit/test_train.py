@@ -10,21 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hpcfed import build
-from hpcfed.build import Problem, Run, build_run
 from hpcfed.clock import PARTS, SHARES
 from hpcfed.config import validate
 from hpcfed.errors import ConfigError, DivergedError
-from hpcfed.keeper import Keeper, State
 from hpcfed.noise import spec
 from hpcfed.orbit import read_journal
 from hpcfed.privacy import Ledger
-from hpcfed.runlog import RunFolder
+from hpcfed.runs.folder import RunFolder
+from hpcfed.runs.keeper import Keeper
 from hpcfed.seeds import coin, derive, name_key
 from hpcfed.tasks import Batch, Examples, Form, Task
-from hpcfed.train import run_round, train
+from hpcfed.train import build
+from hpcfed.train.build import Run, build_run
+from hpcfed.train.loop import train
+from hpcfed.train.problem import Problem
+from hpcfed.train.round import State, run_round
 from hpcfed.transport.solo import SoloTransport
-from hpcfed.weights import Weights
+from hpcfed.weights.weights import Weights
 
 ROUNDS, CLIENTS, FEATURES, CLASSES = 40, 5, 6, 3
 

@@ -13,8 +13,8 @@ from hpcfed.errors import ConfigError
 from hpcfed.messages import Update
 from hpcfed.noise import spec
 from hpcfed.seeds import name_key
-from hpcfed.update import Mover
-from hpcfed.weights import Weights
+from hpcfed.weights.mover import Mover
+from hpcfed.weights.weights import Weights
 
 DTYPES = [(torch.float32, "nearest"), (torch.bfloat16, "stochastic"), (torch.float16, "nearest")]
 

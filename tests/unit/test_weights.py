@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hpcfed.errors import ConfigError
-from hpcfed.weights import Weights
+from hpcfed.weights.weights import Weights
 from tests.small import tiny_model
 
 KINDS = ["opt", "llama", "roberta", "vit", "resnet"]

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpcfed.build import Run
-from hpcfed.keeper import State
 from hpcfed.noise import spec
 from hpcfed.privacy import Ledger
 from hpcfed.seeds import name_key
-from hpcfed.train import run_round
+from hpcfed.train.build import Run
+from hpcfed.train.round import State, run_round
 from tests.unit.test_train import CLASSES, FEATURES, toy_run
 
 MU, LR = np.float32(0.01), 0.05

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hpcfed.algorithms.fedkseed import probabilities
-from hpcfed.replay import replay
 from hpcfed.seeds import derive, words
+from hpcfed.train.replay import replay
 from tests.unit.algorithms.oracle import LR, build, move, play, same, slope, weights
 from tests.unit.test_train import CLIENTS
 

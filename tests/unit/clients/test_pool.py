@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpcfed.clients import Pool
 from hpcfed.config import ClientsConfig
-from hpcfed.mesh import MeshShape
+from hpcfed.transport.mesh import MeshShape
 
 
 def pool(sizes: list[int], cohort: int | None = None, group: int = 1, batch: int = 4, seed: int = 0) -> Pool:

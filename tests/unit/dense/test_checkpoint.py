@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from hpcfed.dense import checkpoint, load_weights, save_weights
 from hpcfed.errors import OrbitError, RunFolderError
-from hpcfed.weights import Weights
+from hpcfed.weights import checkpoint
+from hpcfed.weights.checkpoint import load_weights, save_weights
+from hpcfed.weights.weights import Weights
 
 HEADER = {"algorithm": "fedavg", "lr": 0.1, "note": "Straße"}
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from hpcfed.dense import exact
-from hpcfed.dense.exact import LIMIT, SCALE, Total
-from hpcfed.weights import Weights
+from hpcfed.first_order import exact_sum as exact
+from hpcfed.first_order.exact_sum import LIMIT, SCALE, Total
+from hpcfed.weights.weights import Weights
 
 SIZES = [3, 1, 5]
 

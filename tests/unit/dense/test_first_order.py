@@ -12,17 +12,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hpcfed.build import build_problem
 from hpcfed.clients import Pool
 from hpcfed.config import ClientsConfig, Recipe, validate
-from hpcfed.dense import FirstOrder
-from hpcfed.dense.backward import differentiable
 from hpcfed.errors import ConfigError, DivergedError
-from hpcfed.layout import Piece
-from hpcfed.local import Local
+from hpcfed.first_order.backward import differentiable
+from hpcfed.first_order.round import FirstOrder
 from hpcfed.noise import fill_
+from hpcfed.noise.layout import Piece
 from hpcfed.probe import Probe
+from hpcfed.probe.slopes import Local
 from hpcfed.seeds import derive, sample
+from hpcfed.train.problem import build_problem
 from hpcfed.transport.solo import SoloTransport
 from tests.small import save_tiny_folder, tiny_sst2
 

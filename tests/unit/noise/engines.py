@@ -13,8 +13,8 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from hpcfed.layout import Piece
 from hpcfed.noise import engine
+from hpcfed.noise.layout import Piece
 
 from .helpers import DTYPES, bits_of, tensor_bits, tensor_of
 

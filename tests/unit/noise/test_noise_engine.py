@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hpcfed.layout import Piece
 from hpcfed.noise import engine, spec
+from hpcfed.noise.layout import Piece
 
 from .helpers import bits_of, tensor_bits, tensor_of
 

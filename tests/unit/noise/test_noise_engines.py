@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcfed.layout import Piece
 from hpcfed.noise import spec
+from hpcfed.noise.layout import Piece
 
 from .engines import GPU, KINDS, UNSIGNED, Engine, each_engine, same, triton, words64
 from .helpers import DTYPES, array_of, bits_from, random_weights, read_golden, tensor_bits

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcfed.layout import Piece
 from hpcfed.noise import engine, spec
+from hpcfed.noise.layout import Piece
 
 from .engines import KINDS, pieces, words64
 from .helpers import DTYPES, array_of, bits_of, random_weights, tensor_bits, tensor_of

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from hpcfed.layout import Piece
 from hpcfed.noise import spec
+from hpcfed.noise.layout import Piece
 
 from .helpers import DTYPES, array_of, bits_from, bits_of, random_weights, read_golden, tensor_bits
 

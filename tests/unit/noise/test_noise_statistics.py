@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy import special, stats
 
-from hpcfed.layout import Piece
 from hpcfed.noise import engine, spec
+from hpcfed.noise.layout import Piece
 from hpcfed.seeds import derive
 
 MANY = 10_000_000

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcfed.errors import ConfigError
-from hpcfed.layout import Piece
 from hpcfed.noise import engine, spec
+from hpcfed.noise.layout import Piece
 
 from .engines import DEVICE, GPU, KINDS, examples, same, tiled_pieces, words64
 from .helpers import random_weights, tensor_bits, tensor_of

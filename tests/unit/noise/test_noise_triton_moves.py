@@ -10,8 +10,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hpcfed.layout import Piece, Slice
 from hpcfed.noise import spec
+from hpcfed.noise.layout import Piece, Slice
 
 from .engines import DEVICE, KINDS, examples, same, triton, words64
 from .helpers import DTYPES, random_weights, tensor_bits, tensor_of

@@ -198,7 +198,7 @@ def test_command_wants_numbers():
 
 def test_help_starts_light():
     code = (
-        "import sys\nsys.argv = ['hpcfed', 'privacy', '--help']\nfrom hpcfed.cli import main\n"
+        "import sys\nsys.argv = ['hpcfed', 'privacy', '--help']\nfrom hpcfed.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as e:\n    assert not e.code\n"
         "print('HEAVY', *{'dp_accounting', 'scipy', 'numpy', 'torch', 'absl'} & sys.modules.keys())"
     )

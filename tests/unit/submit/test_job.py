@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcfed.cluster import Ask
+from hpcfed.cluster.job import check_limits, follow, queue
 from hpcfed.errors import ConfigError, HpcfedError
-from hpcfed.submit import Ask
-from hpcfed.submit.job import check_limits, follow, queue
 
 Play = Callable[..., None]
 SCONTROL = """#!/bin/sh
@@ -69,7 +69,7 @@ def test_the_last_round_is_told_once(
     play: Play, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job still evaluates after it; then it is looked at twice more."""
-    monkeypatch.setattr("hpcfed.display.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("hpcfed.runs.progress.LINE_SECONDS", 0.0)
     play(*[line("RUNNING")] * 6, line("COMPLETED"))
     assert watch(tmp_path) == 0
     told = [text.split()[1] for text in capsys.readouterr().err.splitlines() if text.startswith("round ")]

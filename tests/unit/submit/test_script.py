@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcfed.cluster.script import array_ids, seconds
 from hpcfed.errors import ConfigError
-from hpcfed.submit.script import array_ids, seconds
 from tests.command import ok, refused
 from tests.ranks.harness import ROOT
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hpcfed.env import Launch, discover
 from hpcfed.errors import ConfigError
-from hpcfed.transport import spread
+from hpcfed.transport.choose import spread
 from hpcfed.transport.device import fair_threads, pick_device
+from hpcfed.transport.launch import Launch, discover
 from hpcfed.transport.solo import SoloTransport
 
 

@@ -7,8 +7,7 @@ import pytest
 
 from hpcfed.errors import ConfigError
 from hpcfed.messages import Ballots
-from hpcfed.transport import agree, check_same
-from hpcfed.transport.base import _row_names
+from hpcfed.transport.base import _row_names, agree, check_same
 from hpcfed.transport.solo import SoloTransport
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from hpcfed.env import Launch
 from hpcfed.errors import ConfigError
-from hpcfed.transport import PeerLostError, choose, fail, guard
+from hpcfed.transport.base import PeerLostError
+from hpcfed.transport.choose import choose
+from hpcfed.transport.guard import fail, guard
+from hpcfed.transport.launch import Launch
 from hpcfed.transport.solo import SoloTransport
 
 

@@ -1,0 +1,1 @@
+"""Before a run is queued: what it will take."""

@@ -1,0 +1,147 @@
+"""A model and a task that fit each other, loaded from what a recipe or an orbit names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Entry, ModelConfig, Recipe
+from ..errors import ConfigError, first_line
+from ..model import load_model, load_processor, load_shard, model_kind, without_sums
+from ..model.head import Forward, make_forward
+from ..noise import set_threads
+from ..orbit import Header
+from ..tasks import Task, kind_of, load_task
+from ..transport.row import Row
+from ..weights.weights import Weights
+
+#: How far a sharded model's logits may be from the whole model's, in units of their spread: sums are rounded in another
+#: order. A sum over the wrong ranks is 0.7 or more apart.
+LOGITS_APART = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
+
+
+@dataclass(eq=False)
+class Problem:
+    """A model and a task that fit each other, with the trained weights addressed. processor: tokenizer or None.
+
+    notes: what the user should know of it.
+    """
+
+    model: nn.Module
+    processor: Any
+    task: Task
+    weights: Weights
+    forward: Forward
+    kind: str
+    notes: list[str] = field(default_factory=list)
+
+
+def build_problem(recipe: Recipe, row: Row | None = None, hosted: Sequence[Entry] = ()) -> Problem:
+    """Load data and model of a recipe; the head is restricted to the words the task scores.
+
+    Collective over the row, whose ranks each load a part of the model.
+    hosted: clients of a recipe with clients.manifest whose examples are wanted, too.
+    """
+    row = row or Row()
+    if recipe.mesh.threads:
+        torch.set_num_threads(recipe.mesh.threads)
+    set_threads(torch.get_num_threads())
+
+    def data() -> tuple[str, Any, Task]:
+        kind = kind_of(recipe.task, model_kind(recipe.model))
+        processor = load_processor(recipe.model, kind)
+        sources = None if recipe.clients.manifest is None else hosted
+        return kind, processor, load_task(recipe.task, kind, processor, recipe.clients.id_column, sources)
+
+    kind, processor, task = row.together(data)
+    task = replace(task, device=row.device)
+    model, slices = load_shard(recipe.model, kind, task.labels, row)
+    weights = Weights(model, recipe.algorithm.train_only, slices, row)
+    problem = Problem(model, processor, task, weights, make_forward(model, row, task.keep_last, task.head_rows), kind)
+    if row.shards > 1 and recipe.mesh.check:
+        problem.notes += compare_with_whole_model(recipe, problem)
+    return problem
+
+
+@torch.inference_mode()
+def compare_with_whole_model(recipe: Recipe, problem: Problem) -> list[str]:
+    """Collective over the row: its shards hold, and compute, what the whole model does, which shard 0 loads for this.
+
+    The same weights by fingerprint; the same logits on some examples, up to the rounding of sums in another order.
+    Returns a note on shard 0 if the whole model is too large for that.  Raises ConfigError on every shard alike.
+    """
+    row, task = problem.weights.row, problem.task
+    inputs = _few(recipe, task)
+
+    def compute() -> None:
+        """If it fails, it does on each shard by itself, so that none waits for another's sums."""
+        try:
+            with without_sums():
+                problem.forward(inputs)
+        except Exception as e:  # whatever a model raises whose parts do not fit each other
+            raise ConfigError(_unfit(row, f"cannot compute ({type(e).__name__}: {first_line(e)})")) from None
+
+    row.together(compute)
+    found, fingerprint = problem.forward(inputs).double(), problem.weights.fingerprint()
+    affordable = _affordable(problem.weights, problem.model, row.beside)
+
+    def compare() -> str:
+        if row.shard or not affordable:
+            return ""
+        whole = load_model(recipe.model, problem.kind, task.labels).to(row.device)
+        if Weights(whole, recipe.algorithm.train_only).fingerprint() != fingerprint:
+            return "hold other weights than the whole model"
+        expected = make_forward(whole, Row(), task.keep_last, task.head_rows)(inputs).double()
+        spread, apart = (expected - expected.mean()).norm(), (found - expected).norm()
+        most = LOGITS_APART[recipe.model.dtype]
+        if bool(apart <= most * spread):
+            return ""
+        return (
+            f"compute logits that are {float(apart / spread):.2g} x their spread from the whole model's (over {most:g})"
+        )
+
+    said = row.together(compare)
+    if wrong := row.gather(said.encode())[0].decode():
+        raise ConfigError(_unfit(row, wrong))
+    return [] if affordable else ["mesh.check left out: the whole model takes over a quarter of the free memory"]
+
+
+def _unfit(row: Row, wrong: str) -> str:
+    return (
+        f"mesh.shards={row.shards}: the shards {wrong}; DeepSpeed's tensor parallelism does not fit this model: use "
+        "mesh.shards=1 (mesh.check=false leaves this check out)"
+    )
+
+
+def _affordable(weights: Weights, model: nn.Module, copies: int) -> bool:
+    """Whether whole models take at most a quarter of the memory that this host has free, as far as it says."""
+    info = Path("/proc/meminfo")
+    free = re.search(r"MemAvailable: *(\d+) kB", info.read_text()) if info.exists() else None
+    held = {name: p.numel() for name, p in model.named_parameters()}
+    held |= {name: math.prod(part.shape) for name, part in weights.slices.items()}
+    size = sum(held.values()) * next(model.parameters()).element_size()
+    return free is None or 4 * copies * size <= 1024 * int(free[1])
+
+
+def _few(recipe: Recipe, task: Task) -> dict[str, Tensor]:
+    """Three examples that every row has, not the clients' where each has a file of its own; a short and a long one."""
+    same = task.train if recipe.clients.manifest is None else next(iter(task.splits.values()))
+    first = sorted((same[i] for i in range(min(64, len(same)))), key=task.tokens)
+    return task.collate([first[0], first[len(first) // 2], first[-1]]).inputs
+
+
+def build_base(
+    header: Header, name: str, revision: str | None, pad_token: str | None, row: Row | None = None
+) -> tuple[nn.Module, Weights]:
+    """The base model of an orbit, loaded from `name` as the run loaded it, and its weights. Collective over the row."""
+    row = row or Row()
+    config = ModelConfig(name=name, dtype=header.dtype, revision=revision, pad_token=pad_token)  # type: ignore[arg-type]
+    model, slices = load_shard(config, header.kind, header.labels, row)
+    return model, Weights(model, header.train_only, slices, row)

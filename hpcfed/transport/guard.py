@@ -1,0 +1,88 @@
+"""All ranks end, and the reason is said once, when one of them cannot go on."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+from ..errors import HpcfedError, TransportError, first_line
+from .base import Transport, flush
+from .choose import speaks_mpi
+from .launch import Launch
+
+
+def fail(where: Transport | Launch, error: BaseException) -> NoReturn:
+    """Say why, once, and end all ranks: what every command does with an exception that nobody caught.
+
+    where: the transport, or the launch while there is none yet.  An error of hpcfed's own is one sentence, another one
+    brings its traceback; an error that all rows raise alike is said by row 0 only.
+    """
+    code = error.code if isinstance(error, SystemExit) else 130 if isinstance(error, KeyboardInterrupt) else 1
+    shared = isinstance(where, Transport) and where.is_everywhere(error)
+    if not shared or where.rank == 0:
+        flush()
+        with suppress(OSError, ValueError):
+            sys.stderr.write(_message(where, error))  # one write: other ranks speak at the same time
+        flush()
+    if isinstance(where, Transport):
+        if not shared:
+            where.abort(code if isinstance(code, int) else 1)
+        _leave_together(where)
+    elif where.size > 1 and speaks_mpi(where):
+        _abort_early()
+    raise SystemExit(code)
+
+
+def _leave_together(transport: Transport) -> None:
+    """All rows are here, so nobody has to be torn down, and perhaps before row 0 has spoken."""
+    try:
+        transport.close()
+    except TransportError:
+        transport.abort(1)
+
+
+def _abort_early() -> None:
+    """Before there is a transport: join the others in MPI_Init, then abort.
+
+    A rank that just exits while others are inside MPI_Init leaves Open MPI's mpirun hanging at times. Others that do
+    not use MPI fail to meet this rank and come here as well.
+    """
+    from .mpi import load
+
+    try:
+        load().COMM_WORLD.Abort(1)
+    except TransportError:
+        return
+
+
+def _message(where: Transport | Launch, error: BaseException) -> str:
+    several = where.rows > 1 or where.inside.shards > 1 if isinstance(where, Transport) else where.size > 1
+    shared = isinstance(where, Transport) and where.is_everywhere(error)
+    row = f" (row {where.row})" if isinstance(where, Transport) else ""
+    head = f"hpcfed: rank {where.rank}{row}: " if several and not shared else "hpcfed: "
+    if isinstance(error, HpcfedError):
+        return f"{head}{error}\n"
+    if isinstance(error, KeyboardInterrupt):
+        return f"{head}interrupted\n"
+    if isinstance(error, SystemExit):
+        return f"{head}{error.code}\n" if isinstance(error.code, str) else ""
+    return f"{head}{type(error).__name__}: {first_line(error)}\n" + "".join(traceback.format_exception(error))
+
+
+@contextmanager
+def guard(where: Transport | Launch) -> Iterator[None]:
+    """Whatever leaves this block other than by its end, or by exit status 0, ends all ranks through `fail`."""
+    try:
+        yield
+    except SystemExit as error:
+        if error.code not in (0, None):
+            fail(where, error)
+        raise
+    except BaseException as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU; torch is not loaded for its name
+            cure = "lower clients.max_batch_tokens or clients.batch, raise mesh.shards, or take mesh.device=cpu"
+            error = HpcfedError(f"{first_line(error)}; {cure}")
+        fail(where, error)
