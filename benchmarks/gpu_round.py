@@ -41,13 +41,15 @@ if not __package__:  # a script, which finds its folder's modules but not benchm
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.reference import LR, MU, SST2, in_place, make_inputs, two_forwards
+from hpcfed.clock import Clock
 from hpcfed.messages import Update
 from hpcfed.model.head import restrict_head
 from hpcfed.probe import Probe
-from hpcfed.probe.slopes import slopes
+from hpcfed.probe.draws import Draws
+from hpcfed.probe.slopes import slopes_of
+from hpcfed.probe.trial import bind
 from hpcfed.tasks import Batch
-from hpcfed.weights.mover import apply_
-from hpcfed.weights.weights import Weights
+from hpcfed.weights import Weights, apply_
 
 #: Width, layers, heads, parameters (the output embedding is tied). The feed-forward layers are four times as wide.
 SHAPES = {
@@ -116,7 +118,7 @@ class Spans:
 
 
 class TimedProbe(Probe):
-    """A Probe with events around the whole and around every draw."""
+    """A Probe with events around the whole."""
 
     spans: Spans
 
@@ -124,9 +126,15 @@ class TimedProbe(Probe):
         with self.spans("probe"):
             return super().logits(*args)
 
-    def _perturbed(self, *args: Any) -> list[Tensor]:
+
+class TimedDraws(Draws):
+    """Draws with events around each."""
+
+    spans: Spans
+
+    def perturbed(self, *args: Any) -> list[Tensor]:
         with self.spans("directions"):
-            return super()._perturbed(*args)
+            return super().perturbed(*args)
 
 
 class Round:
@@ -134,13 +142,15 @@ class Round:
 
     def __init__(self, model: nn.Module, batch: Batch, distribution: str, graphs: bool = False) -> None:
         self.weights, self.batch, self.distribution, self.spans = Weights(model), batch, distribution, Spans()
-        self.probe = TimedProbe(model, lambda inputs: forward(model, inputs), self.weights, distribution, graphs)
-        self.probe.spans = self.spans
+        draws = TimedDraws(distribution, Clock())
+        self.probe = TimedProbe(model, partial(forward, model), self.weights, distribution, graphs, draws=draws)
+        self.probe.spans = draws.spans = self.spans
+        bind(self.probe, batch.inputs)
 
     def __call__(self, seed: int) -> None:
         with self.spans("before update"):
             slot = np.zeros(len(self.batch.label), np.int64)
-            p, _ = slopes(self.probe, losses, [(self.batch, slot)], 1, [seed], MU)
+            p, _ = slopes_of(self.probe, losses, [(self.batch, slot)], 1, [seed], MU)
             update = Update(np.array([seed], np.uint64), np.sign(p[0]).astype(np.float32), LR)
         with self.spans("update"):
             apply_(self.weights, [update], self.distribution, "stochastic")

@@ -32,13 +32,13 @@ import numpy as np
 import torch
 
 from hpcfed.clients import Pool, partition
+from hpcfed.clients.partition import Deal
 from hpcfed.config import load_recipe
 from hpcfed.noise import set_threads
-from hpcfed.privacy import Ledger
 from hpcfed.tasks import Examples
 from hpcfed.train.build import assemble
 from hpcfed.train.problem import build_problem
-from hpcfed.train.round import State, run_round
+from hpcfed.train.round import State
 from hpcfed.transport.choose import choose
 from hpcfed.transport.launch import discover
 from hpcfed.transport.mesh import MeshShape
@@ -62,7 +62,7 @@ def measure(clients: int, rounds: int) -> dict[str, float]:
     n, real = HELD * batch * clients, problem.task.train
     columns = {name: np.resize(column, (n, *column.shape[1:])) for name, column in real.columns.items()}
     problem.task = replace(problem.task, train=Examples(columns, np.resize(real.labels, n)))
-    parts = partition(problem.task.train.labels, clients, "iid")
+    parts = partition("iid", Deal(problem.task.train.labels, clients))
     pool = Pool(parts, clients, group, batch, recipe.seed)
     transport = choose(discover())
     run = assemble(recipe, transport, MeshShape(transport.rows), problem, pool)
@@ -70,7 +70,7 @@ def measure(clients: int, rounds: int) -> dict[str, float]:
     start, seconds, sent = age(), [], 0
     for t in range(rounds):
         began = time.perf_counter()
-        sent = run_round(run, t, None, State(Ledger(1))).payload_bytes
+        sent = run.round(t, State()).payload_bytes
         seconds.append(time.perf_counter() - began)
     peaks = transport.all_gather(str(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss).encode())
     found = {
@@ -84,7 +84,7 @@ def measure(clients: int, rounds: int) -> dict[str, float]:
         "index_bytes": (parts.flat.nbytes + parts.starts.nbytes) / clients,
     }
     transport.close()
-    return found if transport.row == 0 else {}
+    return found if transport.row.index == 0 else {}
 
 
 def fresh(clients: int, rounds: int, threads: int, rows: int) -> dict[str, float]:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from hpcfed.noise import fill_, move_, set_threads
 from hpcfed.noise.layout import Piece
-from hpcfed.weights.weights import Weights
+from hpcfed.weights import Weights
 
 BUDGET = 10.0
 BLOCK, BLOCKS = 32_768, 200

@@ -29,8 +29,7 @@ from torch import Tensor, nn
 
 from hpcfed.messages import Update
 from hpcfed.noise import set_threads
-from hpcfed.weights.mover import apply_
-from hpcfed.weights.weights import Weights
+from hpcfed.weights import Weights, apply_
 
 OPT_125M = 125_239_296
 LR = np.float32(1e-4)

@@ -28,6 +28,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hpcfed.clock import Clock
+
 if not __package__:  # a script, which finds its folder's modules but not benchmarks.reference
     sys.path.insert(0, str(Path(__file__).parents[1]))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as hpcfed sets it, for all variants alike; before torch
@@ -41,12 +43,12 @@ from benchmarks.reference import LR, MU, SST2, in_place, make_inputs, two_forwar
 from hpcfed.clock import DIRECTIONS, FORWARD, UPDATE
 from hpcfed.messages import Update
 from hpcfed.noise import set_threads
-from hpcfed.probe import Probe, dual
-from hpcfed.probe.slopes import slopes
+from hpcfed.probe import draws
+from hpcfed.probe.slopes import slopes_of
+from hpcfed.probe.trial import bound_probe
 from hpcfed.tasks import Batch
 from hpcfed.transport.device import keep_freed_memory
-from hpcfed.weights.mover import apply_
-from hpcfed.weights.weights import Weights
+from hpcfed.weights import Weights, apply_
 
 PARTS = {"forwards": FORWARD, "directions": DIRECTIONS, "update": UPDATE}
 Runs = dict[str, Callable[[int], None]]
@@ -82,23 +84,24 @@ def mean_loss(model: nn.Module, batch: Batch) -> float:
 class Ours:
     """A FeedSign round of one client without a network.  block: elements of a linear layer perturbed at a time."""
 
-    def __init__(self, model: nn.Module, batch: Batch, distribution: str, block: int = dual.BLOCK["cpu"]) -> None:
+    def __init__(self, model: nn.Module, batch: Batch, distribution: str, block: int = draws.BLOCK["cpu"]) -> None:
         self.weights, self.batch, self.distribution, self.block = Weights(model), batch, distribution, block
         self.rounding = "nearest" if next(model.parameters()).dtype == torch.float32 else "stochastic"
-        self.probe = Probe(model, lambda inputs: model(**inputs).logits, self.weights, distribution)
+        self.clock, forward = Clock(), lambda inputs: model(**inputs).logits
+        self.probe = bound_probe(batch.inputs, model, forward, self.weights, distribution, clock=self.clock)
 
     def __call__(self, seed: int) -> None:
-        dual.BLOCK["cpu"] = self.block
+        draws.BLOCK["cpu"] = self.block
         slot = np.zeros(len(self.batch.label), np.int64)
-        with self.probe.clock.round():
-            p, _ = slopes(self.probe, losses, [(self.batch, slot)], 1, [seed], MU)
-            with self.probe.clock.during(UPDATE):
+        with self.clock.round():
+            p, _ = slopes_of(self.probe, losses, [(self.batch, slot)], 1, [seed], MU)
+            with self.clock.during(UPDATE):
                 update = Update(np.array([seed], np.uint64), np.sign(p[0]).astype(np.float32), LR)
                 apply_(self.weights, [update], self.distribution, self.rounding)
 
     def parts(self, rounds: int) -> dict[str, float]:
         """Median seconds of each part of the last `rounds` rounds."""
-        medians = np.median(self.probe.clock.take()[-rounds:], axis=0)
+        medians = np.median(self.clock.take()[-rounds:], axis=0)
         return {name: float(medians[part]) for name, part in PARTS.items()}
 
 
@@ -115,7 +118,7 @@ def variants(model: nn.Module, batch: Batch, blocks: list[int]) -> Runs:
 def timed(runs: Runs, repeats: int) -> dict[str, dict[str, Any]]:
     """Median seconds of each variant; variants alternate so that a slow moment of the machine hits all."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(-1, repeats):  # -1 warms up: compiles kernels, binds the probe
+    for repeat in range(-1, repeats):  # -1 warms up: compiles kernels
         for name, run in runs.items():
             if name == "in-place" and repeat % 2:
                 continue

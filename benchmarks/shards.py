@@ -20,11 +20,11 @@ import torch
 
 from hpcfed.config import ModelConfig
 from hpcfed.model import load_shard
-from hpcfed.probe import Probe
+from hpcfed.probe.trial import bound_probe
 from hpcfed.transport.choose import choose, spread
 from hpcfed.transport.guard import guard
 from hpcfed.transport.launch import discover
-from hpcfed.weights.weights import Weights
+from hpcfed.weights import Weights
 
 
 def write_model(folder: Path, width: int, layers: int) -> None:
@@ -60,7 +60,7 @@ def main() -> None:
         if transport.rank == 0 and not (args.folder / "config.json").is_file():
             write_model(args.folder, args.width, args.layers)
         transport = spread(transport, launch, launch.size)
-        row = transport.inside
+        row = transport.row
         transport.barrier()
         from transformers.models.opt import modeling_opt  # noqa: F401  its import is not the model's memory
 
@@ -73,9 +73,10 @@ def main() -> None:
         model, slices = load_shard(config, "causal-lm", [], row)
         seconds, peak = time.perf_counter() - began, memory("VmHWM") - before
         held = sum(p.nbytes for p in model.parameters())
-        probe = Probe(model, lambda x: model(**x).logits[:, -1, :8], Weights(model, (), slices, row), "gaussian")
         inputs = {"input_ids": torch.randint(5, 8000, (8, 32), generator=torch.Generator().manual_seed(1))}
         times: dict[str, list[float]] = {"two forwards": [], "probe": []}
+        weights = Weights(model, (), slices, row)
+        probe = bound_probe(inputs, model, lambda x: model(**x).logits[:, -1, :8], weights, "gaussian")
         probe.logits(inputs, 0, 1e-3)
         for i in range(args.repeats):
             with torch.inference_mode():

@@ -31,7 +31,7 @@ def main() -> None:
         transport = choose(launch)
     with guard(transport):
         hosted = [1] * transport.rows
-        ballots = Ballots([transport.row], np.ones((1, 1), np.int8))
+        ballots = Ballots([transport.row.index], np.ones((1, 1), np.int8))
         bare = np.ones(3, np.int8)
         kinds = {
             "all-reduce": lambda: transport.sum_in_place(bare),
@@ -52,7 +52,7 @@ def main() -> None:
             }
             for name, s in seconds.items()
         ]
-        if transport.row == 0:
+        if transport.row.index == 0:
             print(f"{transport.name}, {transport.rows} rows")
             for r in results:
                 print(f"  {r['variant']:12} {r['us']:8.1f} us  {r['ratio']:5.2f} x")

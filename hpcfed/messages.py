@@ -1,5 +1,6 @@
 """What clients and rows say to each other, and what moves the weights.
 
+Steps     what the clients of a round do: along which directions, on which batches
 Ballots   what the clients of one row vote in one round: int8 [clients, directions] in {-1, 0, +1}
 Tally     what all of them voted, summed: sums, cast int32 [directions]
 Slopes    what the clients of one row found in one round: float64 [clients, steps], NaN where a loss was not finite
@@ -11,8 +12,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """What the clients of a round do.
+
+    seeds: uint64 [1, s], the same s directions for all, or [K, s], row k for the k-th client of the cohort.
+    walk: float64 [s], step size of each local step, taken before the next slope is found; None: all slopes at the
+    round's weights.  batches: all slopes on the round's one batch, a new batch a step, or one pass over the data.
+    mu: perturbation scale; None: algorithm.mu.
+    """
+
+    seeds: np.ndarray
+    walk: np.ndarray | None = None
+    batches: Literal["round", "step", "epoch"] = "round"
+    mu: float | None = None
+
+    @property
+    def shared(self) -> bool:
+        """All clients find slopes along the same directions, at the round's weights."""
+        return len(self.seeds) == 1 and self.walk is None
 
 
 @dataclass(frozen=True, eq=False)

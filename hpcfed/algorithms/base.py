@@ -1,7 +1,8 @@
-"""What every algorithm is: a record of functions. One paper, one file, one line in ALGORITHMS.
+"""What a method with an orbit is: a record of functions. One paper, one file, one line in config/methods.py.
 
-An algorithm is built from an orbit's header alone, so training and replay run the same `decode`. It has no state of its
-own: what a later round must know of the earlier ones is in the last payload.
+A Method is what a recipe names. Of an orbit's header alone it makes an Algorithm, whose functions are the steps of a
+round (train/round.py), so training and replay run the same `decode`. Neither has a state: what a later round must know
+of the earlier ones is in the last decision.
 """
 
 from __future__ import annotations
@@ -9,50 +10,67 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
+from ..clients import Pool
+from ..config import Traits
 from ..errors import DivergedError
-from ..messages import Reports, Slopes, Tally, Update
+from ..messages import Reports, Slopes, Steps, Tally, Update
 from ..orbit import Header
 from ..seeds import derive
 
-Last = bytes | None  # the payload of the round before; None in round 0
+Last = bytes | None  # the decision of the round before; None in round 0
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What the clients of a round do.
-
-    seeds: uint64 [1, s], the same s directions for all, or [K, s], row k for the k-th client of the cohort.
-    walk: float64 [s], step size of each local step, taken before the next slope is found; None: all slopes at the
-    round's weights.  batches: all slopes on the round's one batch, a new batch a step, or one pass over the data.
-    """
-
-    seeds: np.ndarray
-    walk: np.ndarray | None = None
-    batches: Literal["round", "step", "epoch"] = "round"
+def reports(slopes: Slopes, t: int) -> np.ndarray:
+    """float32 [m, s]: the slopes themselves. What float32 cannot hold is not finite: the client abstains."""
+    with np.errstate(over="ignore"):
+        return slopes.values.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """plan: (round t, last payload) -> what the clients do; the same on every rank, nothing is sent.
+    """A method's functions for one run.
 
-    ballots: (slopes, t) -> votes int8 [m, q]; None for methods that send their slopes as float32.
-    decide: (what all clients sent, t, last payload) -> what goes into the orbit for round t, header.round_bytes bytes.
-    decode: (payload, t) -> the update it stands for.
-    cumulative: the last payload alone makes the model.
+    plan: (round t, last decision) -> what the clients do; the same on every rank, nothing is sent.
+    ballots: (slopes, t) -> what these m clients send: votes int8 [m, q] in {-1, 0, +1}, or float32 [m, s].
+    decide: (what all clients sent, t, last decision) -> what goes into the orbit for round t, header.round_bytes bytes;
+    the same input on every rank, so the same decision.  DivergedError if every client abstains.
+    decode: (decision, t) -> the update it stands for.
+    cumulative: the last decision alone makes the model.
     uplink_bits, downlink_bits: what the method itself needs a client and round (not what a collective carries).
     """
 
-    plan: Callable[[int, Last], Plan]
+    plan: Callable[[int, Last], Steps]
     decide: Callable[[Tally | Reports, int, Last], bytes]
     decode: Callable[[bytes, int], Update]
     uplink_bits: int
     downlink_bits: int
-    ballots: Callable[[Slopes, int], np.ndarray] | None = None
+    ballots: Callable[[Slopes, int], np.ndarray] = reports
     cumulative: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a recipe names.  name: what an orbit calls it: lower case, digits, hyphens.  traits: see there.
+
+    make: header -> the functions of a run; ValueError, KeyError or TypeError if the header's settings do not fit.
+    settings: (section [algorithm], pool of clients) -> what the header says beside lr, directions and the like; its
+    "width" is the number of floats in a decision where that is not one a direction.
+    For plans: slopes: header -> slopes that a client finds in a round.  moves: header -> directions that are drawn to
+    apply one.  apart: header -> has each client directions of its own?  note: what a plan assumes, or nothing.
+    """
+
+    name: str
+    traits: Traits
+    make: Callable[[Header], Algorithm]
+    settings: Callable[[Any, Pool], dict[str, Any]] = lambda algorithm, pool: {}
+    slopes: Callable[[Header], int] = lambda header: header.directions
+    moves: Callable[[Header], int] = lambda header: header.directions
+    apart: Callable[[Header], bool] = lambda header: False
+    note: str = ""
 
 
 def directions(run_seed: int, t: int, count: int, slots: Sequence[int] | None = None) -> np.ndarray:

@@ -19,13 +19,17 @@ Settings  pool (Kp), steps (tau), cohort (K), clip (c)
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 
-from ..messages import Reports, Tally, Update
+from ..clients.pool import Pool
+from ..config import find_traits
+from ..config.methods import FedKSeedConfig, FedKSeedProConfig
+from ..messages import Reports, Steps, Tally, Update
 from ..orbit import Header
 from ..seeds import derive, words
-from .base import Algorithm, Last, Plan, diverged, expect_counts, expect_width, pack_floats, unpack_floats
+from .base import Algorithm, Last, Method, diverged, expect_counts, expect_width, pack_floats, unpack_floats
 from .schedule import step_size
 
 
@@ -50,8 +54,8 @@ def fedkseed(header: Header, pro: bool = False) -> Algorithm:
         u = np.array([words(derive(root, "pool draw", t, k), steps) for k in range(cohort)], np.float64) / 2**64
         return np.searchsorted(edges, u, side="right")
 
-    def plan(t: int, last: Last) -> Plan:
-        return Plan(pool()[drawn(t, last)], np.full(steps, step_size(header.lr, header.schedule, t)), "step")
+    def plan(t: int, last: Last) -> Steps:
+        return Steps(pool()[drawn(t, last)], np.full(steps, step_size(header.lr, header.schedule, t)), "step")
 
     def decide(reports: Tally | Reports, t: int, last: Last) -> bytes:
         assert isinstance(reports, Reports)
@@ -98,3 +102,27 @@ def _exp(x: np.ndarray) -> np.ndarray:
     for k in range(18, 0, -1):
         total = 1 + x / k * total
     return total
+
+
+def settings(a: FedKSeedConfig, pool: Pool) -> dict[str, Any]:
+    """What the header says beside the common fields."""
+    return {"cohort": pool.cohort_size, "pool": a.pool_size, "steps": a.local_steps, "width": a.pool_size}
+
+
+def pro_settings(a: FedKSeedProConfig, pool: Pool) -> dict[str, Any]:
+    """The same for FedKSeed-Pro."""
+    return settings(a, pool) | {"clip": a.history_clip, "width": 3 * a.pool_size}
+
+
+def slopes(header: Header) -> int:
+    """Of a client's walk."""
+    return int(header.settings["steps"])
+
+
+def moves(header: Header) -> int:
+    """The whole pool, and the clients' walks."""
+    return int(header.settings["pool"] + header.settings["cohort"] * header.settings["steps"])
+
+
+METHOD = Method("fedkseed", find_traits("fedkseed"), fedkseed, settings, slopes, moves)
+PRO = Method("fedkseed-pro", find_traits("fedkseed-pro"), fedkseed_pro, pro_settings, slopes, moves)

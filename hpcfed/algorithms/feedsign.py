@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..messages import Reports, Slopes, Tally, Update
+from ..config import find_traits
+from ..messages import Reports, Slopes, Steps, Tally, Update
 from ..orbit import Header, pack_signs, unpack_signs
 from ..seeds import coin, derive
-from .base import Algorithm, Last, Plan, directions, diverged
+from .base import Algorithm, Last, Method, directions, diverged
 from .schedule import step_size
 
 
@@ -28,8 +29,8 @@ def feedsign(header: Header) -> Algorithm:
     if header.payload != "signs":
         raise ValueError(f"{header.width} {header.payload} a round where {q} signs belong")
 
-    def plan(t: int, last: Last) -> Plan:
-        return Plan(directions(seed, t, q))
+    def plan(t: int, last: Last) -> Steps:
+        return Steps(directions(seed, t, q))
 
     def ballots(slopes: Slopes, t: int) -> np.ndarray:
         votes = np.where(np.isfinite(slopes.values), np.sign(slopes.values), 0).astype(np.int8)
@@ -49,3 +50,6 @@ def feedsign(header: Header) -> Algorithm:
         return Update(directions(seed, t, q)[0], signs, step_size(header.lr, header.schedule, t), q)
 
     return Algorithm(plan, decide, decode, uplink_bits=q, downlink_bits=q, ballots=ballots)
+
+
+METHOD = Method("feedsign", find_traits("feedsign"), feedsign)

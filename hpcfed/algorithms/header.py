@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..clients import Pool
-from ..config import POOLED, AlgorithmConfig, Recipe
+from ..config import Recipe, load_method
+from ..config.outside import is_outside, outside_digest
 from ..orbit import Header, public_name
-from ..weights.weights import Weights
+from ..weights import Weights
 
 
 def make_header(
@@ -20,8 +21,14 @@ def make_header(
     that of the weights, then collective over the row.
     """
     a = recipe.algorithm
+    method = load_method(a.name)
+    settings: dict[str, Any] = method.settings(a, pool)
+    if a.update == "optimizer":
+        settings |= {"optimizer": a.optimizer, "optimizer_options": a.optimizer_options}
+    if is_outside(a.name):  # a run does not go on with another code than it began with
+        settings |= {"code": outside_digest(a.name)}
     return Header(
-        algorithm=a.name,
+        algorithm=method.name,
         run_seed=recipe.seed,
         directions=a.directions,
         lr=a.lr,
@@ -33,28 +40,8 @@ def make_header(
         base_fingerprint=fingerprint or weights.fingerprint(),
         layout_hash=weights.layout_hash,
         train_only=a.train_only,
-        payload="signs" if a.name == "feedsign" else "floats",
+        payload="signs" if a.traits.votes else "floats",
         kind=kind,
         labels=labels,
-        settings=_settings(recipe.algorithm, pool),
+        settings=settings,
     )
-
-
-def _settings(a: AlgorithmConfig, pool: Pool) -> dict[str, Any]:
-    """What the algorithm's file lists under Settings, for the orbit's header."""
-    k = pool.cohort_size
-    settings: dict[str, Any] = {}
-    if a.name == "zo-fedsgd":
-        settings = {"cohort": k, "seeds": a.seeds, "tally": a.tally, "trim": a.trim}
-        settings["width"] = a.directions * (k if a.seeds == "own" else 1)
-    elif a.name == "zo-fedavg":
-        steps = pool.most_steps() if a.local_steps == "epoch" else a.local_steps or 5
-        batches = "epoch" if a.local_steps == "epoch" else "step"
-        settings = {"cohort": k, "steps": steps, "batches": batches, "width": k * steps}
-    elif a.name in POOLED:
-        settings = {"cohort": k, "pool": a.pool_size, "steps": a.local_steps or 200, "width": a.pool_size}
-        if a.name == "fedkseed-pro":
-            settings |= {"clip": a.history_clip, "width": 3 * a.pool_size}
-    if a.update == "optimizer":
-        settings |= {"optimizer": a.optimizer, "optimizer_options": a.optimizer_options}
-    return settings

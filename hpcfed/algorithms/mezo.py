@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..messages import Reports, Tally, Update
+from ..config import find_traits
+from ..messages import Reports, Steps, Tally, Update
 from ..orbit import Header
-from .base import Algorithm, Last, Plan, directions, diverged, expect_width, pack_floats, unpack_floats
+from .base import Algorithm, Last, Method, directions, diverged, expect_width, pack_floats, unpack_floats
 from .schedule import step_size
 
 
@@ -24,8 +25,8 @@ def mezo(header: Header) -> Algorithm:
     q, seed = header.directions, header.run_seed
     expect_width(header, q)
 
-    def plan(t: int, last: Last) -> Plan:
-        return Plan(directions(seed, t, q))
+    def plan(t: int, last: Last) -> Steps:
+        return Steps(directions(seed, t, q))
 
     def decide(reports: Tally | Reports, t: int, last: Last) -> bytes:
         assert isinstance(reports, Reports)
@@ -40,3 +41,6 @@ def mezo(header: Header) -> Algorithm:
         return Update(directions(seed, t, q)[0], np.nan_to_num(unpack_floats(payload, q)), lr, q)
 
     return Algorithm(plan, decide, decode, uplink_bits=0, downlink_bits=0)
+
+
+METHOD = Method("mezo", find_traits("mezo"), mezo)

@@ -13,11 +13,16 @@ Settings  cohort (K), steps (l, of the client with the most data), batches ("ste
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..messages import Reports, Tally, Update
+from ..clients.pool import Pool
+from ..config import find_traits
+from ..config.methods import ZoFedAvgConfig
+from ..messages import Reports, Steps, Tally, Update
 from ..orbit import Header
-from .base import Algorithm, Last, Plan, directions, diverged, expect_choice, expect_width, pack_floats, unpack_floats
+from .base import Algorithm, Last, Method, directions, diverged, expect_choice, expect_width, pack_floats, unpack_floats
 from .schedule import step_size
 
 
@@ -27,9 +32,9 @@ def zo_fedavg(header: Header) -> Algorithm:
     expect_choice("batches", header.settings["batches"], "step", "epoch")
     clients, steps = range(header.settings["cohort"]), header.settings["steps"]
 
-    def plan(t: int, last: Last) -> Plan:
+    def plan(t: int, last: Last) -> Steps:
         walk = np.full(steps, step_size(header.lr, header.schedule, t))
-        return Plan(directions(header.run_seed, t, steps, clients), walk, header.settings["batches"])
+        return Steps(directions(header.run_seed, t, steps, clients), walk, header.settings["batches"])
 
     def decide(reports: Tally | Reports, t: int, last: Last) -> bytes:
         assert isinstance(reports, Reports)
@@ -46,3 +51,20 @@ def zo_fedavg(header: Header) -> Algorithm:
 
     bits = 64 * steps
     return Algorithm(plan, decide, decode, bits, bits * len(clients))
+
+
+def settings(a: ZoFedAvgConfig, pool: Pool) -> dict[str, Any]:
+    """What the header says beside the common fields."""
+    epoch, k = a.local_steps == "epoch", pool.cohort_size
+    steps = pool.most_steps() if isinstance(a.local_steps, str) else a.local_steps
+    return {"cohort": k, "steps": steps, "batches": "epoch" if epoch else "step", "width": k * steps}
+
+
+METHOD = Method(
+    "zo-fedavg",
+    find_traits("zo-fedavg"),
+    zo_fedavg,
+    settings,
+    slopes=lambda header: int(header.settings["steps"]),
+    moves=lambda header: 2 * header.width,  # every client walks, and then everybody walks the mean
+)

@@ -14,11 +14,16 @@ Settings  cohort (K), seeds, tally, trim
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..messages import Reports, Tally, Update
+from ..clients.pool import Pool
+from ..config import find_traits
+from ..config.methods import ZoFedSGDConfig
+from ..messages import Reports, Steps, Tally, Update
 from ..orbit import Header
-from .base import Algorithm, Last, Plan, directions, diverged, expect_choice, expect_width, pack_floats, unpack_floats
+from .base import Algorithm, Last, Method, directions, diverged, expect_choice, expect_width, pack_floats, unpack_floats
 from .schedule import step_size
 
 
@@ -30,8 +35,8 @@ def zo_fedsgd(header: Header) -> Algorithm:
     expect_choice("tally", settings["tally"], "mean", "median", "trimmed")
     slots = range(settings["cohort"]) if own else None
 
-    def plan(t: int, last: Last) -> Plan:
-        return Plan(directions(seed, t, q, slots))
+    def plan(t: int, last: Last) -> Steps:
+        return Steps(directions(seed, t, q, slots))
 
     def decide(reports: Tally | Reports, t: int, last: Last) -> bytes:
         assert isinstance(reports, Reports)
@@ -67,3 +72,20 @@ def tallied(slopes: np.ndarray, how: str, trim: float) -> float:
         return float(np.median(p))
     cut = min(int(trim * len(slopes) + 1e-9), (len(p) - 1) // 2)  # 0.29 * 100 is a hair below 29
     return float(np.mean(p[cut : len(p) - cut]))
+
+
+def settings(a: ZoFedSGDConfig, pool: Pool) -> dict[str, Any]:
+    """What the header says beside the common fields."""
+    many = pool.cohort_size if a.seeds == "own" else 1
+    own = {"cohort": pool.cohort_size, "seeds": a.seeds, "tally": a.tally, "trim": a.trim}
+    return own | {"width": a.directions * many}
+
+
+METHOD = Method(
+    "zo-fedsgd",
+    find_traits("zo-fedsgd"),
+    zo_fedsgd,
+    settings,
+    moves=lambda header: header.width,
+    apart=lambda header: header.settings["seeds"] == "own",
+)

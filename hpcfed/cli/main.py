@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import __version__
-from ..errors import ConfigError, HpcfedError
+from ..errors import ConfigError
 from ..transport.launch import Launch, discover
 from . import cluster as cli_cluster
 from .options import Overrides, Quiet, RecipeName
 from .orbit import orbit_app
 
 if TYPE_CHECKING:
-    from ..config import Recipe
-    from ..transport.base import Transport
+    pass
 
 app = typer.Typer(
     add_completion=False,
@@ -43,46 +40,18 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a model by voting: run all rounds of RECIPE."""
-    from ..config import load_recipe
-    from ..train.start import run_recipe
-    from ..transport.guard import guard
-
-    # Slurm may ask for the end while torch still loads: the signal waits until train() listens, else it kills the rank.
+    # Slurm may ask for the end while torch still loads: the signal waits until the run listens, else it kills the rank.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    launch = discover()
-    wanted, transport = _meet(launch, lambda: load_recipe(recipe, set_ or []))
-    with guard(transport):
-        folder = out or Path("runs") / Path(recipe).stem
-        if transport.rank == 0 and not quiet:
-            print(f"loading {wanted.model.name} and the data of {wanted.task.name}", file=sys.stderr, flush=True)
-        summary = run_recipe(wanted, transport, launch, folder, resume, force, quiet)
-        if transport.rank == 0 and not quiet:
-            from .tables import summary_table
+    from ..train.start import train as run
 
-            summary_table(summary)
-            going_on = "; go on with --resume" if summary["status"] == "interrupted" else ""
-            print(f"run folder: {folder}{going_on}")
-    transport.close()
+    folder = out or Path("runs") / Path(recipe).stem
+    result = run(recipe, folder, overrides=set_ or [], resume=resume, force=force, quiet=quiet)
+    if discover().rank == 0 and not quiet:
+        from .tables import summary_table
 
-
-def _meet(launch: Launch, load: Callable[[], Recipe]) -> tuple[Recipe, Transport]:
-    """Collective: the recipe, and the transport it asks for; what is wrong with the recipe is said once, by row 0."""
-    from ..transport.base import agree
-    from ..transport.choose import choose, spread
-    from ..transport.guard import guard
-
-    wanted, problem = None, None
-    with guard(launch):
-        try:
-            wanted = load()
-        except HpcfedError as e:
-            problem = str(e)
-        transport = choose(launch, *((wanted.mesh.transport, wanted.mesh.device) if wanted else ()))
-    with guard(transport):
-        agree(transport, problem)
-        assert wanted
-        transport = spread(transport, launch, wanted.mesh.shards, wanted.mesh.device)
-    return wanted, transport
+        summary_table(result.summary)
+        going_on = "; go on with --resume" if result.summary["status"] == "interrupted" else ""
+        print(f"run folder: {folder}{going_on}")
 
 
 @app.command(epilog="Example: hpcfed evaluate digits --orbit runs/digits/orbit.safetensors")
@@ -97,59 +66,12 @@ def evaluate(
     set_: Overrides = None,
 ) -> None:
     """Evaluate the base model of a recipe, the model that a run or an orbit rebuilds, or a model folder."""
-    from ..transport.guard import guard
+    from ..train.score import evaluate as score
+    from .tables import score_table
 
-    wanted, transport = _meet(discover(), lambda: _recipe_to_evaluate(recipe, like, set_ or []))
-    orbit = orbit or (Path(recipe) if _is_run(recipe) else None)
-    with guard(transport):
-        from ..orbit import load_any
-        from ..tasks.evaluate import evaluate as score
-        from ..train.problem import Problem, build_problem
-        from ..train.replay import check_base, replay
-        from ..transport.base import together
-        from ..weights.checkpoint import load_weights
-        from .tables import score_table
-
-        def rebuild() -> Problem:
-            problem = build_problem(wanted, transport.inside)
-            if orbit and (orbit / "weights.safetensors").is_file():  # of a method without an orbit
-                if transport.inside.shards > 1:
-                    raise ConfigError(f"mesh.shards={transport.inside.shards}: saved weights are read whole; use 1")
-                load_weights(orbit / "weights.safetensors", problem.weights)
-                return problem
-            if orbit:
-                found = load_any(orbit)
-                check_base(found.header, problem.weights, wanted.model.dtype)
-                replay(found.header, found.payloads, problem.weights)
-            return problem
-
-        problem = together(transport, rebuild)
-        scores = {
-            split: score(problem.forward, problem.task, examples, wanted.eval_batch, transport)
-            for split, examples in problem.task.splits.items()
-        }
-        if transport.rank == 0:
-            score_table(problem.task.metric, scores)
-    transport.close()
-
-
-def _is_run(name: str) -> bool:
-    return (Path(name) / "recipe.toml").is_file()
-
-
-def _recipe_to_evaluate(name: str, like: str | None, overrides: list[str]) -> Recipe:
-    """The recipe that gives model and task."""
-    from ..config import load_recipe
-
-    if _is_run(name):
-        return load_recipe(str(Path(name) / "recipe.toml"), overrides)
-    if (Path(name) / "config.json").is_file():
-        if like is None:
-            raise ConfigError(
-                f"{name} is a model folder; give the task by a recipe: hpcfed evaluate {name} --recipe RECIPE"
-            )
-        return load_recipe(like, [*overrides, f"model.name={name}"])
-    return load_recipe(name, overrides)
+    scores = score(recipe, orbit=orbit, recipe=like, overrides=set_ or [])
+    if discover().rank == 0:
+        score_table(scores)
 
 
 @app.command(epilog="Example: hpcfed compare runs/a runs/b")
@@ -229,6 +151,9 @@ def main() -> None:
     """Entry point: a user's mistake is one message and exit status 1, never a traceback."""
     try:
         app()
-    except HpcfedError as e:
-        print(f"hpcfed: {e}", file=sys.stderr)
-        raise SystemExit(1) from None
+    except SystemExit:
+        raise
+    except BaseException as error:  # of a rank that is alone: several ranks have said it, and ended
+        from ..transport.guard import fail
+
+        fail(Launch(), error)

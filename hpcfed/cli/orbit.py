@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ConfigError, HpcfedError
 from ..transport.launch import discover
 
 if TYPE_CHECKING:
-    from ..transport.row import Row
+    pass
 orbit_app = typer.Typer(
     no_args_is_help=True,
     help="Show, verify and replay orbits: the files that rebuild a model.",
@@ -21,6 +18,10 @@ orbit_app = typer.Typer(
 )
 Revision = Annotated[str | None, typer.Option(help="The base model's revision on the hub, as model.revision.")]
 PadToken = Annotated[str | None, typer.Option(help="The token to pad with, as model.pad_token.")]
+MethodFile = Annotated[
+    str | None,
+    typer.Option(metavar="FILE.py:NAME", help="The method that made it, if it is your own; its code is run."),
+]
 OrbitFile = Annotated[Path, typer.Argument(metavar="FILE", help="A sealed orbit, a journal, or a run folder.")]
 
 
@@ -41,26 +42,24 @@ def orbit_verify(
     ] = None,
     revision: Revision = None,
     pad_token: PadToken = None,
+    method: MethodFile = None,
 ) -> None:
     """Check an orbit's bytes; with --base, that it rebuilds exactly the model the run ended with."""
     from ..orbit import load_any
 
-    found = load_any(file)
-    for note in found.notes if discover().rank == 0 else ():
-        print(note)
-    if discover().rank == 0:
-        print(f"{file}: intact, {found.rounds} rounds of {found.header.algorithm}")
+    orbit = load_any(file)
+    first = discover().rank == 0
+    for text in (*orbit.notes, f"{file}: intact, {orbit.rounds} rounds of {orbit.header.algorithm}") if first else ():
+        print(text)
     if base is None:
         return
-    with _one_row() as row:
-        _, weights = _replayed(found, base, None, revision, pad_token, row)
-        fingerprint = weights.fingerprint()
-        if found.fingerprint not in (None, fingerprint):
-            raise HpcfedError(f"{file}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}")
-        if row.shard == 0 and found.fingerprint is None:
-            print(f"replayed to {fingerprint}; a journal holds no final fingerprint to compare with")
-        elif row.shard == 0:
-            print(f"replay gives fingerprint {fingerprint}, as the run did")
+    from ..train.replay import replay
+
+    fingerprint = replay(orbit, base, revision=revision, pad_token=pad_token, method=method).fingerprint
+    if first and orbit.fingerprint is None:
+        print(f"replayed to {fingerprint}; a journal holds no final fingerprint to compare with")
+    elif first:
+        print(f"replay gives fingerprint {fingerprint}, as the run did")
 
 
 @orbit_app.command(
@@ -73,50 +72,13 @@ def orbit_replay(
     rounds: Annotated[int | None, typer.Option(min=0, help="Stop after this many rounds; default all.")] = None,
     revision: Revision = None,
     pad_token: PadToken = None,
+    method: MethodFile = None,
 ) -> None:
     """Rebuild the fine-tuned model from its base model and an orbit."""
-    from ..model import save_shards
     from ..orbit import load_any
+    from ..train.replay import replay
 
-    with _one_row() as row:
-        if row.any(out.exists() and (not out.is_dir() or any(out.iterdir()))):
-            raise ConfigError(f"--out {out}: is there already and not empty; nothing was written")
-        found = load_any(file)
-        model, weights = _replayed(found, base, rounds, revision, pad_token, row)
-        fingerprint = weights.fingerprint()
-        if found.fingerprint not in (None, fingerprint) and rounds in (None, found.rounds):
-            raise HpcfedError(f"{file}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}")
-        save_shards(model, weights.slices, row, base, out)
-        if row.shard == 0:
-            print(
-                f"{out}: {found.header.base_model} after {found.rounds if rounds is None else rounds} rounds, "
-                f"fingerprint {fingerprint}"
-            )
-
-
-@contextmanager
-def _one_row() -> Iterator[Row]:
-    """Collective: all ranks of the launch as the shards of one row; what goes wrong on one ends all."""
-    from ..transport.choose import choose, spread
-    from ..transport.guard import guard
-
-    launch = discover()
-    with guard(launch):
-        transport = choose(launch)
-    with guard(transport):
-        transport = spread(transport, launch, launch.size)
-    with guard(transport):
-        yield transport.inside
-    transport.close()
-
-
-def _replayed(orbit: Any, base: str, rounds: int | None, revision: str | None, pad_token: str | None, row: Row) -> Any:
-    from ..train.problem import build_base
-    from ..train.replay import check_base, replay
-
-    if rounds is not None and rounds > orbit.rounds:
-        raise ConfigError(f"--rounds {rounds}: the orbit has only {orbit.rounds} rounds")
-    model, weights = build_base(orbit.header, base, revision, pad_token, row)
-    check_base(orbit.header, weights, orbit.header.dtype)
-    replay(orbit.header, orbit.payloads[:rounds], weights)
-    return model, weights
+    orbit = load_any(file)
+    done = replay(orbit, base, out=out, rounds=rounds, revision=revision, pad_token=pad_token, method=method)
+    if discover().rank == 0:
+        print(f"{out}: {orbit.header.base_model} after {done.rounds} rounds, fingerprint {done.fingerprint}")

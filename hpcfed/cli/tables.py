@@ -79,10 +79,11 @@ def _shape(schedule: Mapping[str, Any]) -> str:
     return shape + (f", warmup over {_many(schedule['warmup'], 'round')}" if schedule["warmup"] else "")
 
 
-def score_table(metric: str, scores: Mapping[str, Score], stream: TextIO | None = None) -> None:
+def score_table(scores: Mapping[str, Score], stream: TextIO | None = None) -> None:
     """Print an evaluation: a line a split."""
     table = Table(box=box.SIMPLE)
     table.add_column("split")
+    metric = next((score.metric for score in scores.values()), "metric")
     for heading in ("examples", metric, "loss"):
         table.add_column(heading, justify="right")
     for split, score in scores.items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .attack import Attack, flipped
-from .partition import SCHEMES, PartitionReport, Parts, partition, partition_report
+from .partition import PARTITIONS, Deal, PartitionReport, Parts, partition, partition_report
 from .pool import CentralPool, Pool
 
 __all__ = [
-    "SCHEMES",
+    "PARTITIONS",
     "Attack",
     "CentralPool",
+    "Deal",
     "PartitionReport",
     "Parts",
     "Pool",

@@ -15,7 +15,7 @@ Promise  who attacks is a function of (run seed, number of clients), a noise of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from ..config import AttackConfig
 from ..errors import ConfigError
 from ..messages import Slopes
 from ..seeds import derive, normal, sample
+from ..transport.base import Transport
 
 STUFFED = 100  # fits int8, so that the lie reaches the transport's checks as it was told
 
@@ -34,19 +35,21 @@ class Attack:
     attackers: frozenset[int]
     flips: frozenset[int]
 
-    def __init__(self, config: AttackConfig, slope_noise: float, clients: int, run_seed: int) -> None:
+    def __init__(
+        self, config: AttackConfig, slope_noise: float, clients: int, run_seed: int, transport: Transport
+    ) -> None:
         self._kind, self._scale, self._slope_noise, self._run_seed = config.kind, config.scale, slope_noise, run_seed
+        self._transport = transport
         self.attackers = _chosen(config, clients, run_seed)
         self.flips = self.attackers if config.kind == "label-flip" else frozenset()
 
-    def on_slopes(self, slopes: Slopes, t: int, gather: Callable[[bytes], list[bytes]]) -> Slopes:
+    def on_slopes(self, slopes: Slopes, t: int) -> Slopes:
         """What the clients of this row send in round t instead of `slopes`; the same object if that is what they found.
 
         NaN stays NaN, so the client abstains, but for attackers that send random or colluding slopes: they always
         send, unless no attacker of the round has a finite slope of that step to collude with.
-        gather: every row's bytes, in any order (transport.all_gather). Called for kind "collude" only; there this
-        method is collective: all rows, once a round, also a row without attackers or without clients.
-        Traffic: 8 bytes, then 8 (1 + s) bytes for each attacker of the row that hosts most of them.
+        Collective where attackers collude, and there alone: all rows, once a round, also a row without attackers or
+        without clients.  Traffic: 8 bytes, then 8 (1 + s) bytes for each attacker of the row that hosts most of them.
         """
         if not self.attackers and not self._slope_noise:
             return slopes
@@ -54,7 +57,7 @@ class Attack:
         if self._slope_noise and values.size:
             values = values * (1 + self._slope_noise * self._normals("slope-noise", t, slopes.clients, values.shape[1]))
         mine = self._mine(slopes.clients)
-        lies = self._lies(values[mine], [k for k in slopes.clients if k in self.attackers], t, gather)
+        lies = self._lies(values[mine], [k for k in slopes.clients if k in self.attackers], t)
         if lies is not None and len(lies):
             values = values.copy()
             values[mine] = lies
@@ -67,18 +70,16 @@ class Attack:
             return votes
         return np.where(mine[:, None], votes * np.int8(STUFFED), votes)
 
-    def _lies(
-        self, found: np.ndarray, clients: list[int], t: int, gather: Callable[[bytes], list[bytes]]
-    ) -> np.ndarray | None:
+    def _lies(self, slopes: np.ndarray, clients: list[int], t: int) -> np.ndarray | None:
         """What attackers with these ids send, having found slopes [a, s]; None where they report what they found."""
         if self._kind == "reverse":
-            return -found
+            return -slopes
         if self._kind == "stuff":
-            return STUFFED * found
+            return STUFFED * slopes
         if self._kind == "random":
-            return self._scale * self._normals("random slope", t, clients, found.shape[1])
-        if self._kind == "collude":
-            return np.broadcast_to(-mean_of_all(found, clients, gather), found.shape)
+            return self._scale * self._normals("random slope", t, clients, slopes.shape[1])
+        if self._kind == "collude":  # collective
+            return np.broadcast_to(-mean_over_rows(slopes, clients, self._transport), slopes.shape)
         return None
 
     def _mine(self, clients: Sequence[int]) -> np.ndarray:
@@ -101,21 +102,21 @@ def _chosen(config: AttackConfig, clients: int, run_seed: int) -> frozenset[int]
     return frozenset(sample(derive(run_seed, "attackers"), clients, many))
 
 
-def mean_of_all(found: np.ndarray, clients: Sequence[int], gather: Callable[[bytes], list[bytes]]) -> np.ndarray:
+def mean_over_rows(slopes: np.ndarray, clients: Sequence[int], transport: Transport) -> np.ndarray:
     """float64 [s]: the finite slopes of each step averaged over the clients of all rows; NaN where there is none.
 
-    Collective through `gather`, with float64 [a, s] found by these a clients, a >= 0 and s the same on every row. The
+    Collective, with float64 [a, s] of these a clients, a >= 0 and s the same on every row. The
     sum runs in the order of the ids, not of the rows, so its last bit does not depend on who hosts whom. Where every
     client has directions of its own the numbers are averaged all the same, though their mean is no slope then.
     """
-    record = np.dtype([("client", "<i8"), ("slopes", "<f8", (found.shape[1],))])
-    rows = np.zeros(len(clients), record)
-    rows["client"], rows["slopes"] = clients, found
-    everyone = np.concatenate([np.frombuffer(raw, record) for raw in gather(rows.tobytes())])
-    slopes = everyone["slopes"][np.argsort(everyone["client"])]
-    finite = np.isfinite(slopes)
+    record = np.dtype([("client", "<i8"), ("slopes", "<f8", (slopes.shape[1],))])
+    own = np.zeros(len(clients), record)
+    own["client"], own["slopes"] = clients, slopes
+    everyone = np.concatenate([np.frombuffer(raw, record) for raw in transport.all_gather(own.tobytes())])
+    ordered = everyone["slopes"][np.argsort(everyone["client"])]
+    finite = np.isfinite(ordered)
     many = finite.sum(0)
-    total = np.where(finite, slopes, 0).sum(0)
+    total = np.where(finite, ordered, 0).sum(0)
     return np.where(many > 0, total / np.maximum(many, 1), np.nan)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..config import ClientsConfig
 from ..transport.base import Transport
 from .partition import Indices, PartitionReport, partition_report
-from .pool import Pool
+from .pool import Digested, Pool
 
 
 class HostedPool(Pool):
@@ -23,7 +23,6 @@ class HostedPool(Pool):
     sizes: examples of each of mine, which lie one client after the other.  counts: int64 [clients, C], examples of
     every class with every client, or None where nobody may know.  weights: [clients], or None: the sums of counts,
     or 1 where nobody may know them (votes have no weights).
-    data: digest of what all clients hold, and of their weights.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class HostedPool(Pool):
         counted = np.ones(c.count, np.int64) if counts is None else counts.sum(1)
         self._weights = counted if given is None else given
         weighed = hashlib.blake2b(b"" if given is None else given.tobytes(), digest_size=16).hexdigest()
-        self.data = f"{hashlib.blake2b(digests, digest_size=16).hexdigest()}-{weighed}"
+        self._digest = f"{hashlib.blake2b(digests, digest_size=16).hexdigest()}-{weighed}"
 
     def sizes(self, t: int) -> np.ndarray:
         """Weights of the clients of round t, int64 [cohort_size]."""
@@ -56,12 +55,16 @@ class HostedPool(Pool):
         assert self._counts is not None  # no private method walks
         return int(-(-self._counts.sum(1).max() // self._batch))
 
-    def report(self, names: Sequence[str]) -> PartitionReport:
+    def digest(self, train: Digested) -> str:
+        """Of what all clients hold, whoever hosts them, and of their weights."""
+        return self._digest
+
+    def report(self, labels: np.ndarray, names: Sequence[str]) -> PartitionReport:
         """Which client holds how much of what, of all clients, whoever hosts them.  names: of the C classes."""
         assert self._counts is not None
-        labels = np.repeat(np.tile(np.arange(len(names)), self.clients), self._counts.ravel())
-        parts = np.split(np.arange(len(labels)), np.cumsum(self._counts.sum(1))[:-1])
-        return partition_report(parts, labels, names)
+        everyone = np.repeat(np.tile(np.arange(len(names)), self.clients), self._counts.ravel())
+        parts = np.split(np.arange(len(everyone)), np.cumsum(self._counts.sum(1))[:-1])
+        return partition_report(parts, everyone, names)
 
 
 def hosted_pool(

@@ -14,19 +14,19 @@ Promise  every example belongs to exactly one client and no client is empty; the
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, did_you_mean
+from ..config.outside import is_outside, load_outside
+from ..errors import ConfigError, did_you_mean, first_line
 from ..seeds import derive, sample, shuffled
 
 Indices = NDArray[np.int64]
 BLOCK = 1024  # clients whose shares of the classes are in memory at a time
-SCHEMES = ("iid", "dirichlet", "shards", "quantity", "natural")
 
 
 class Parts:
@@ -61,50 +61,81 @@ class Parts:
         return (self[k] for k in range(len(self)))
 
 
-def partition(
-    labels: Indices,
-    clients: int,
-    scheme: str,
-    *,
-    beta: float = 1.0,
-    seed: int = 0,
-    shards_per_client: int = 2,
-    ids: Sequence[object] | NDArray[np.generic] | None = None,
-) -> Parts:
-    """Sorted indices into `labels` of each of the `clients` clients.
+@dataclass(frozen=True, eq=False)
+class Deal:
+    """What there is to deal, and how the recipe wants it.
 
-    labels: int64 [n] in range(C).  seed: any 64-bit seed.  ids: [n] owners, for "natural".
-    Raises ConfigError if no such partition exists, e.g. with fewer examples than clients.
+    labels: int64 [n] in range(C), of the training examples.  clients: how many get some.  seed: of this deal, 64 bits.
+    owners: [n], whom each example belongs to, where clients.id_column says so.  beta, shards_per_client: settings.
     """
-    n = len(labels)
-    if n < clients:
+
+    labels: Indices
+    clients: int
+    seed: int = 0
+    owners: Sequence[object] | NDArray[np.generic] | None = None
+    beta: float = 1.0
+    shards_per_client: int = 2
+
+
+#: A partition: which examples each client gets, as [clients] arrays of indices into the labels.
+Partition = Callable[[Deal], "Parts | Sequence[Indices]"]
+
+
+def partition(name: str, deal: Deal) -> Parts:
+    """Sorted indices into the labels of each of the clients.
+
+    name: a key of PARTITIONS, or FILE.py:NAME, a function of the user's own.
+    Raises ConfigError if no such partition exists, e.g. with fewer examples than clients, or if the user's own loses an
+    example, deals one twice, or leaves a client with none.
+    """
+    n = len(deal.labels)
+    if n < deal.clients:
         raise ConfigError(
-            f"clients.count={clients}: there are only {n} training examples; use clients.count={n} or less"
+            f"clients.count={deal.clients}: there are only {n} training examples; use clients.count={n} or less"
         )
-    if scheme == "iid":
-        larger = np.arange(clients) < n % clients
-        parts = Parts.cut(_shuffled(n, seed), n // clients + larger)
-    elif scheme == "dirichlet":
-        parts = Parts.joined(_dirichlet(labels, clients, beta, seed))
-    elif scheme == "shards":
-        parts = Parts.joined(_shards(labels, clients, shards_per_client, seed))
-    elif scheme == "quantity":
-        parts = Parts.cut(_shuffled(n, seed), _sizes(n, clients, beta, seed))
-    elif scheme == "natural":
-        parts = _natural(ids, clients, seed)
+    if name in PARTITIONS:
+        dealt = PARTITIONS[name](deal)
+    elif is_outside(name):
+        dealt = load_outside("clients.partition", name)(deal)
     else:
-        raise ConfigError(f"clients.partition={scheme!r} is unknown{did_you_mean(scheme, SCHEMES)}")
-    assert len(parts) == clients and len(parts.flat) == n and (np.diff(parts.starts) > 0).all()
+        raise ConfigError(f"clients.partition={name!r} is unknown{did_you_mean(name, PARTITIONS)}")
+    try:
+        parts = dealt if isinstance(dealt, Parts) else Parts.joined([np.asarray(part, np.int64) for part in dealt])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"clients.partition={name!r}: gives no arrays of indices ({first_line(error)})") from None
+    if wrong := _misdealt(parts, deal):
+        raise ConfigError(f"clients.partition={name!r}: {wrong}")
     for part in parts:
         part.sort()
     return parts
+
+
+def _misdealt(parts: Parts, deal: Deal) -> str:
+    """What is wrong with a partition, or nothing."""
+    n = len(deal.labels)
+    if len(parts) != deal.clients:
+        return f"deals to {len(parts)} clients, where clients.count={deal.clients}"
+    seen = np.zeros(n, bool)
+    seen[parts.flat[(parts.flat >= 0) & (parts.flat < n)]] = True
+    if len(parts.flat) != n or not seen.all():
+        return f"must deal each of the examples 0..{n - 1} to one client, once"
+    if (np.diff(parts.starts) == 0).any():
+        return f"leaves client {int(np.diff(parts.starts).argmin())} without an example"
+    return ""
+
+
+def _iid(deal: Deal) -> Parts:
+    n, clients = len(deal.labels), deal.clients
+    larger = np.arange(clients) < n % clients
+    return Parts.cut(_shuffled(n, deal.seed), n // clients + larger)
 
 
 def _shuffled(n: int, seed: int) -> Indices:
     return np.frombuffer(shuffled(derive(seed, "shuffle"), n), np.int64)
 
 
-def _dirichlet(labels: Indices, clients: int, beta: float, seed: int) -> list[Indices]:
+def _dirichlet(deal: Deal) -> Parts:
+    labels, clients, seed = deal.labels, deal.clients, deal.seed
     # Imported here: they take seconds, and most commands never partition anything.
     import datasets
     from flwr_datasets.partitioner import DirichletPartitioner
@@ -117,11 +148,11 @@ def _dirichlet(labels: Indices, clients: int, beta: float, seed: int) -> list[In
 
     # min_partition_size=0: for many clients a draw without empty ones hardly ever comes, and the library gives up.
     partitioner = DirichletPartitioner(
-        clients, "label", float(beta), min_partition_size=0, shuffle=False, seed=derive(seed, "dirichlet")
+        clients, "label", float(deal.beta), min_partition_size=0, shuffle=False, seed=derive(seed, "dirichlet")
     )
     order = _shuffled(len(labels), seed)  # the library cuts each class in the order of the data
     partitioner.dataset = RowNumbers.from_dict({"label": labels[order]})
-    return _filled([order[partitioner.load_partition(k)] for k in range(clients)])
+    return Parts.joined(_filled([order[partitioner.load_partition(k)] for k in range(clients)]))
 
 
 def _filled(parts: list[Indices]) -> list[Indices]:
@@ -136,7 +167,8 @@ def _filled(parts: list[Indices]) -> list[Indices]:
     return parts
 
 
-def _shards(labels: Indices, clients: int, shards_per_client: int, seed: int) -> list[Indices]:
+def _shards(deal: Deal) -> Parts:
+    labels, clients, shards_per_client, seed = deal.labels, deal.clients, deal.shards_per_client, deal.seed
     # Not flwr-datasets' ShardPartitioner: it leaves out what does not fill a shard, up to half of the data.
     shards = clients * shards_per_client
     if shards > len(labels):
@@ -147,19 +179,21 @@ def _shards(labels: Indices, clients: int, shards_per_client: int, seed: int) ->
     order = _shuffled(len(labels), seed)
     pieces = np.array_split(order[np.argsort(labels[order], kind="stable")], shards)
     dealt = np.array(sample(derive(seed, "shards"), shards, shards)).reshape(clients, shards_per_client)
-    return [np.concatenate([pieces[s] for s in own]) for own in dealt]
+    return Parts.joined([np.concatenate([pieces[s] for s in own]) for own in dealt])
 
 
-def _sizes(n: int, clients: int, beta: float, seed: int) -> Indices:
-    """int64 [clients]: one example each, the rest in proportion to a draw of Dirichlet(beta)."""
+def _quantity(deal: Deal) -> Parts:
+    """One example each, the rest in proportion to a draw of Dirichlet(beta)."""
+    n, clients = len(deal.labels), deal.clients
     # Not flwr-datasets' size partitioners: their skew is fixed, and they fail where a client would come out empty.
-    fractions = np.random.Generator(np.random.Philox(derive(seed, "sizes"))).dirichlet(np.full(clients, beta))
+    fractions = np.random.Generator(np.random.Philox(derive(deal.seed, "sizes"))).dirichlet(np.full(clients, deal.beta))
     cuts = np.floor(np.cumsum(fractions) * (n - clients) + 0.5).astype(np.int64)
     cuts[-1] = n - clients
-    return 1 + np.diff(cuts, prepend=0)
+    return Parts.cut(_shuffled(n, deal.seed), 1 + np.diff(cuts, prepend=0))
 
 
-def _natural(ids: Sequence[object] | NDArray[np.generic] | None, clients: int, seed: int) -> Parts:
+def _natural(deal: Deal) -> Parts:
+    ids, clients, seed = deal.owners, deal.clients, deal.seed
     # Not flwr-datasets' NaturalIdPartitioner: it has as many clients as owners, always, and writes a progress bar.
     if ids is None:
         raise ConfigError('clients.partition="natural": clients.id_column must name the column that holds the owner')
@@ -173,6 +207,15 @@ def _natural(ids: Sequence[object] | NDArray[np.generic] | None, clients: int, s
     client[sample(derive(seed, "owners"), len(owners), len(owners))] = np.arange(len(owners)) % clients
     order = np.argsort(client[owner], kind="stable")
     return Parts.cut(order, np.bincount(client[owner], minlength=clients))
+
+
+PARTITIONS: dict[str, Partition] = {
+    "iid": _iid,
+    "dirichlet": _dirichlet,
+    "shards": _shards,
+    "quantity": _quantity,
+    "natural": _natural,
+}
 
 
 @dataclass(frozen=True, eq=False)

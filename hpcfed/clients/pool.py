@@ -10,13 +10,21 @@ All are functions of (run seed, recipe, t) and never of the number of rows: a gr
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from ..seeds import derive, sample
-from .partition import Parts
+from .partition import PartitionReport, Parts, partition_report
+
+
+class Digested(Protocol):
+    """Training examples."""
+
+    def digest(self) -> str: ...
 
 
 class Pool:
@@ -79,6 +87,17 @@ class Pool:
     def most_steps(self) -> int:
         """Batches in one pass over the data of the client that has the most."""
         return max(-(-len(part) // self._batch) for part in self.parts)
+
+    def digest(self, train: Digested) -> str:
+        """Of the training examples, and of who holds which: the same on rows that share them."""
+        h = hashlib.blake2b(digest_size=16)
+        for part in self.parts:
+            h.update(np.int64(len(part)).tobytes() + part.tobytes())
+        return f"{train.digest()}-{h.hexdigest()}"
+
+    def report(self, labels: np.ndarray, names: Sequence[str]) -> PartitionReport:
+        """Which client holds how much of what.  labels: of the training examples.  names: of the classes."""
+        return partition_report(self.parts, labels, names)
 
 
 class CentralPool(Pool):

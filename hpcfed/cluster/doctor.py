@@ -149,9 +149,9 @@ def _talk(transport: Transport) -> tuple[list[str], list[str]]:
 
 def within_rows(transport: Transport) -> tuple[str, list[str]]:
     """Collective, after `spread`: whether the ranks of every row reach one another; what was done, what failed."""
-    shards = transport.inside.shards
-    found = [int(raw) for raw in transport.inside.gather(str(transport.rank).encode())]
-    well = found == list(MeshShape(transport.rows, shards).ranks_of_row(transport.row))
+    shards = transport.row.shards
+    found = [int(raw) for raw in transport.row.gather(str(transport.rank).encode())]
+    well = found == list(MeshShape(transport.rows, shards).ranks_of_row(transport.row.index))
     apart = [rank for rank, said in enumerate(transport.everyone(b"1" if well else b"0")) if said != b"1"]
     line = f"{transport.rows} rows of {shards} shards: {'FAILED' if apart else 'passed'}"
     return line, [f"{_ranks(apart)}: in a row with others than mesh.shards={shards} says"] if apart else []
@@ -161,7 +161,7 @@ def _count(transport: Transport, voters: int) -> tuple[int, float]:
     """Collective: the count of `voters` votes +1, spread over all rows, and the median time of one vote in seconds."""
     bounds = [voters * row // transport.rows for row in range(transport.rows + 1)]
     hosted = [after - before for before, after in pairwise(bounds)]
-    first, last = bounds[transport.row], bounds[transport.row + 1]
+    first, last = bounds[transport.row.index], bounds[transport.row.index + 1]
     ballots = Ballots(list(range(first, last)), np.ones((last - first, 1), np.int8))
     times, found = list[float](), voters
     for _ in range(VOTES):
@@ -185,7 +185,7 @@ def _clocks(transport: Transport, clock: Callable[[], float]) -> list[float]:
 def _folder(transport: Transport, out: Path, nodes: Sequence[str]) -> list[str]:
     """Collective: whether every rank reads what row 0 writes in the folder; nothing of it stays."""
     name, token, problem, made = "", "", "", list[Path]()
-    if transport.row == 0:
+    if transport.row.index == 0:
         name, token = f".doctor-{secrets.token_hex(8)}", secrets.token_hex(8)
         try:
             made = [folder for folder in (out, *out.parents) if not folder.exists()]  # innermost first
@@ -201,7 +201,7 @@ def _folder(transport: Transport, out: Path, nodes: Sequence[str]) -> list[str]:
     except OSError:
         seen = False
     blind = [row for row, said in enumerate(transport.all_gather(b"1" if seen else b"0")) if said != b"1"]
-    if transport.row == 0:
+    if transport.row.index == 0:
         with suppress(OSError):
             (out / name).unlink()
             for folder in made:

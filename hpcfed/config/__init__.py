@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from .files import load_recipe, shipped, to_toml, validate
 from .manifest import Entry, Manifest, read_manifest
+from .methods import METHODS, AlgorithmConfig, Traits, find_traits, load_method
 from .settings import (
-    ALGORITHM_NAMES,
-    DENSE,
-    POOLED,
-    WALKERS,
-    AlgorithmConfig,
     AttackConfig,
     ClientsConfig,
     MeshConfig,
@@ -20,10 +16,7 @@ from .settings import (
 )
 
 __all__ = [
-    "ALGORITHM_NAMES",
-    "DENSE",
-    "POOLED",
-    "WALKERS",
+    "METHODS",
     "AlgorithmConfig",
     "AttackConfig",
     "ClientsConfig",
@@ -34,6 +27,9 @@ __all__ = [
     "PrivacyConfig",
     "Recipe",
     "TaskConfig",
+    "Traits",
+    "find_traits",
+    "load_method",
     "load_recipe",
     "read_manifest",
     "shipped",

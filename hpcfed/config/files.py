@@ -18,7 +18,9 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError, did_you_mean
 from .manifest import read_manifest
-from .settings import ALGORITHM_NAMES, DEALS, Recipe
+from .methods import METHODS, AlgorithmConfig, find_traits
+from .outside import is_outside
+from .settings import DEALS, Recipe, recipe_class
 
 #: What a recipe says of its own data gives way to --set clients.manifest=FILE.
 DISPLACED = (
@@ -53,8 +55,8 @@ def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"recipe {file}: not a readable TOML file: {e}") from None
     tuned = raw.pop("for", {})
     for name in tuned:
-        if name not in ALGORITHM_NAMES:
-            raise ConfigError(f"recipe {file}: no algorithm for.{name}{did_you_mean(name, ALGORITHM_NAMES)}")
+        if name not in METHODS:
+            raise ConfigError(f"recipe {file}: no algorithm for.{name}{did_you_mean(name, METHODS)}")
     chosen = copy.deepcopy(raw)
     for item in overrides:
         _override(chosen, item)
@@ -87,15 +89,24 @@ def validate(raw: dict[str, Any]) -> Recipe:
     if isinstance(clients, dict) and isinstance(name := clients.get("manifest"), str):
         found = {} if "count" in clients else {"count": len(read_manifest(name).clients)}
         raw = raw | {"clients": {"partition": "manifest"} | found | clients}
+    known = recipe_class(_settings_class(raw.get("algorithm")))
     try:
-        return Recipe.model_validate(raw)
+        return known.model_validate(raw)
     except ValidationError as e:
         problems: dict[str, list[str]] = {}
         for error in e.errors():
-            what, why = _explain(error)
+            what, why = _explain(error, known)
             problems.setdefault(what, []).append(why)
         lines = [what + " or ".join(dict.fromkeys(why)) for what, why in problems.items()]
         raise ConfigError("\n".join(lines)) from None
+
+
+def _settings_class(section: Any) -> type[AlgorithmConfig]:
+    """That of the method which a recipe's section [algorithm] names, if it names one that there is."""
+    name = section.get("name", AlgorithmConfig.model_fields["name"].default) if isinstance(section, dict) else None
+    if not isinstance(name, str) or not (name in METHODS or is_outside(name)):
+        return AlgorithmConfig
+    return find_traits(name).settings
 
 
 def _override(raw: dict[str, Any], item: str) -> None:
@@ -113,22 +124,23 @@ def _override(raw: dict[str, Any], item: str) -> None:
         raw[last] = text.strip()  # a bare word is a string: --set algorithm.schedule=cosine
 
 
-def _section(path: Sequence[str]) -> type[BaseModel] | None:
-    model: Any = Recipe
+def _section(recipe: type[Recipe], path: Sequence[str]) -> type[BaseModel] | None:
+    model: Any = recipe
     for part in path:
         field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
         model = field.annotation if field else None
     return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
-def _explain(error: Any) -> tuple[str, str]:
+def _explain(error: Any, recipe: type[Recipe]) -> tuple[str, str]:
     """What an error is about, "name=value: ", and what would be right: one for each branch of a union of types."""
     path = [str(part) for part in error["loc"]]
-    depth = next((i for i in range(len(path)) if _section(path[:i]) and not _section(path[: i + 1])), len(path) - 1)
+    sections = [_section(recipe, path[: i + 1]) for i in range(len(path))]
+    depth = next((i for i, section in enumerate(sections) if not section), len(path) - 1)
     branch, path = ".".join(path[depth + 1 :]), path[: depth + 1]
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
-        section = _section(path[:-1])
+        section = _section(recipe, path[:-1])
         where = "".join(f"{part}." for part in path[:-1])
         near = difflib.get_close_matches(path[-1], section.model_fields, n=1, cutoff=0.5) if section else []
         known = ", ".join(sorted(where + field for field in section.model_fields)) if section else ""

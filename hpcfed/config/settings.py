@@ -1,108 +1,103 @@
-"""Every setting of a run, its default and its check, written once: pydantic models that forbid unknown keys."""
+"""Every setting of a run, its default and its check, written once; those of the method are in methods.py."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, create_model, field_validator, model_validator
 
 from ..errors import did_you_mean
-
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
-
-WALKERS = ("zo-fedavg", "fedkseed", "fedkseed-pro")  # their clients take local steps
-POOLED = ("fedkseed", "fedkseed-pro")
-DENSE = ("fedsgd", "fedavg")  # they send gradients or weights: no orbit
-ALGORITHM_NAMES = ("feedsign", "zo-fedsgd", "zo-fedavg", "mezo", *POOLED, *DENSE)
-
-MOST_STEPS = 2**24  # slopes of all clients in a round, that an orbit's record may hold
+from .methods import AlgorithmConfig, voting
+from .outside import is_outside
+from .section import NotNegative, Positive, Section
 
 #: How training data are dealt to clients; without meaning where clients.manifest says who holds what.
 DEALS = ("beta", "shards_per_client", "id_column")
-
-#: Settings of the algorithm section that only some methods have; elsewhere they must stay at their default.
-ONLY_FOR = {
-    "ballot": ("feedsign",),
-    "directions": ("feedsign", "zo-fedsgd", "mezo"),
-    "seeds": ("zo-fedsgd",),
-    "tally": ("zo-fedsgd",),
-    "trim": ("zo-fedsgd",),
-    "local_steps": WALKERS,
-    "walk_copy": WALKERS,
-    "pool_size": POOLED,
-    "history_clip": ("fedkseed-pro",),
-    "update": ("feedsign", "zo-fedsgd", "mezo"),
-    "optimizer": ("feedsign", "zo-fedsgd", "mezo", "fedavg"),
-    "optimizer_options": ("feedsign", "zo-fedsgd", "mezo", "fedavg"),
-    "local_epochs": ("fedavg",),
-}
+PARTITIONS = ("iid", "dirichlet", "shards", "natural", "quantity", "manifest")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise PydanticCustomError("bool", "true and false are no value for this setting")
-        return value
-
-
-class ModelConfig(_Section):
-    """The base model. `name` is a hub name, a local folder, or "digits-vit" (shipped)."""
+class ModelConfig(Section):
+    """The base model."""
 
     name: str
+    """A hub name, a local folder, or digits-vit (shipped)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of its weights."""
     revision: str | None = None
+    """Of a model on the hub: a branch, a tag or a commit."""
     pad_token: str | None = None
+    """The token to pad with, where the tokenizer has none."""
 
 
-class TaskConfig(_Section):
-    """Data and how an example becomes a loss. name: picks columns, prompt, labels and metric; data: where it lies."""
+class TaskConfig(Section):
+    """Data, and how an example becomes a loss."""
 
     name: str
+    """A task that hpcfed knows, which picks columns, prompt, labels and metric; custom: all of them from here."""
     data: str | None = None
+    """Where the data lie: a hub name (NAME:CONFIGURATION), a folder, a file or a pattern; default: the task's own."""
     form: Literal["auto", "head", "prompt"] = "auto"
+    """head: a new classifier on top.  prompt: a language model is asked.  auto: what the model can."""
     train_split: str | None = None
+    """What clients train on; default train."""
     eval_splits: list[str] | None = None
+    """What the model is evaluated on; default: the task's own."""
     text: list[str] | None = None
+    """Columns that hold the text."""
     label: str | None = None
+    """Column that holds the label."""
     prompt: str | None = None
+    """Template with {column} and one {verbalizer}."""
     verbalizers: list[str] | None = None
+    """A word for each class, in the order of the classes."""
     max_length: Positive | None = None
+    """Tokens beyond which an example is cut; default 256, or 128 for single texts of masked models and classifiers."""
     few_shot: Positive | None = None
+    """Train on so many examples of every class."""
     few_shot_seed: int = 0
+    """Which ones, and which examples the two limits leave."""
     train_limit: Positive | None = None
+    """At most so many training examples."""
     eval_limit: Positive | None = None
+    """At most so many examples of each evaluation split."""
 
 
-class ClientsConfig(_Section):
-    """Who owns the data, who votes in a round, and in which fixed groups clients are evaluated together.
-
-    per_round: a number of clients, or a fraction of them as a float in (0, 1].
-    manifest: a file that names the clients, whose data then lie in files of their own (manifest.py has its form); count
-    follows from it.
-    group: clients evaluated in one forward pass, by client id; rows host whole groups, so the result does not depend
-    on the number of rows, and there can be no more rows than groups.
-    max_batch_examples, max_batch_tokens: a group larger than this runs in micro-batches (0: no limit).
-    slope_noise: every slope is multiplied by 1 + slope_noise N(0, 1), FeedSign's figure 2.
-    """
+class ClientsConfig(Section):
+    """Who owns the data, who votes in a round, and in which fixed groups clients are evaluated together."""
 
     count: Positive = 5
+    """Clients."""
     per_round: int | float = 1.0
+    """Of them, those that take part in a round: a number, or a fraction as a float in (0, 1]."""
     batch: Positive = 16
-    partition: Literal["iid", "dirichlet", "shards", "natural", "quantity", "manifest"] = "iid"
+    """Examples of a client in a round."""
+    partition: str = "iid"
+    """Who holds what: iid, dirichlet, shards, natural or quantity (docs/CLIENTS.md), or FILE.py:NAME of your own."""
     beta: Annotated[float, Field(gt=0)] = 1.0
+    """Of the partitions dirichlet and quantity: the smaller, the more unlike the clients."""
     shards_per_client: Positive = 2
+    """Of the partition shards."""
     id_column: str | None = None
+    """Of the partition natural: the column that names an example's owner."""
     manifest: str | None = None
+    """A file that names the clients, whose data lie in files of their own (docs/CLIENTS.md); count follows from it."""
     group: Positive = 1
+    """Clients evaluated in one forward pass, by client id. Rows host whole groups, so the result does not depend on the
+    number of rows, and there can be no more rows than groups."""
     max_batch_examples: NotNegative = 0
+    """A group with more examples runs in micro-batches; 0: no limit."""
     max_batch_tokens: NotNegative = 0
+    """The same for tokens, padding included."""
     slope_noise: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Every slope is multiplied by 1 + slope_noise N(0, 1) (FeedSign, figure 2)."""
+
+    @field_validator("partition")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in PARTITIONS and not is_outside(name):
+            raise ValueError(f"clients.partition={name!r} is unknown{did_you_mean(name, PARTITIONS)}")
+        return name
 
     @model_validator(mode="after")
     def _cohort_fits(self) -> ClientsConfig:
@@ -138,102 +133,30 @@ class ClientsConfig(_Section):
         return self.per_round if isinstance(self.per_round, int) else max(1, round(self.per_round * self.count))
 
 
-class AlgorithmConfig(_Section):
-    """The method and its step. lr: step size; mu: perturbation scale; directions: slopes a client finds in a round.
-
-    schedule: constant, linear or cosine, from lr to lr * final over the run's rounds after `warmup` rounds from 0.
-    rounding: "auto" is stochastic for 16-bit weights (to nearest, almost no weight would move) and nearest in fp32.
-    train_only: patterns of parameter names, e.g. ["classifier.*"]; empty trains all.
-    update: "in-place" moves the weights along z; "optimizer" hands z to torch.optim's `optimizer` as a gradient (H.2).
-
-    FeedSign    ballot: "sum" all-reduces integer sums, "bits" gathers one bit a client so that no row can stuff the box
-    ZO-FedSGD   seeds: "own" directions for every client (the paper) or "shared"; tally of shared ones: mean, median, or
-                trimmed (the fraction `trim` of the slopes is left out at each end)
-    walkers     local_steps of ZO-FedAvg (5; "epoch": one pass over the client's data) and FedKSeed (200)
-                walk_copy: where the round's weights wait while a client walks ("host": in main memory)
-    FedKSeed    pool_size: seeds in the pool; Pro: history_clip bounds the slopes that make probabilities
-    FedAvg      local_epochs: passes over its data that a client trains in a round with `optimizer` at step size lr
-    """
-
-    name: str = "feedsign"
-    lr: Annotated[float, Field(gt=0)]
-    mu: Annotated[float, Field(gt=0)] = 1e-3
-    directions: Annotated[int, Field(ge=1, le=64)] = 1
-    distribution: Literal["gaussian", "rademacher"] = "gaussian"
-    rounding: Literal["auto", "stochastic", "nearest"] = "auto"
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: NotNegative = 0
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
-    train_only: list[str] = []
-    update: Literal["in-place", "optimizer"] = "in-place"
-    optimizer: str = "SGD"
-    optimizer_options: dict[str, bool | int | float | str | list[float]] = {}
-    ballot: Literal["sum", "bits"] = "sum"
-    seeds: Literal["own", "shared"] = "own"
-    tally: Literal["mean", "median", "trimmed"] = "mean"
-    trim: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
-    local_steps: Annotated[int, Field(ge=1, le=100_000)] | Literal["epoch"] | None = None
-    walk_copy: Literal["device", "host"] = "device"
-    pool_size: Annotated[int, Field(ge=1, le=2**18)] = 1024
-    history_clip: Annotated[float, Field(gt=0)] = 1000.0
-    local_epochs: Positive = 1
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in ALGORITHM_NAMES:
-            raise ValueError(f"algorithm.name={name!r} is unknown{did_you_mean(name, ALGORITHM_NAMES)}")
-        return name
-
-    @model_validator(mode="after")
-    def _settings_of_the_method(self) -> AlgorithmConfig:
-        for setting, names in ONLY_FOR.items():
-            value = getattr(self, setting)
-            if self.name not in names and value != type(self).model_fields[setting].default:
-                raise ValueError(
-                    f"algorithm.{setting}={value!r}: {self.name} has no such setting ({', '.join(names)} do)"
-                )
-        if self.tally != "mean" and self.seeds == "own":
-            raise ValueError(
-                f"algorithm.tally={self.tally!r}: slopes along different directions have no {self.tally}; "
-                'use algorithm.seeds="shared"'
-            )
-        if self.tally != "trimmed" and self.trim != type(self).model_fields["trim"].default:
-            raise ValueError(f'algorithm.trim={self.trim}: only algorithm.tally="trimmed" leaves slopes out')
-        if self.name in DENSE and self.rounding == "stochastic":
-            raise ValueError(f'algorithm.rounding="stochastic": {self.name} rounds to nearest, as its users would')
-        if self.name in POOLED and self.local_steps == "epoch":
-            raise ValueError('algorithm.local_steps="epoch": FedKSeed takes a number of local steps')
-        first_order = self.name in DENSE
-        if (self.optimizer != "SGD" or self.optimizer_options) and self.update == "in-place" and not first_order:
-            raise ValueError('algorithm.optimizer: only algorithm.update="optimizer" uses an optimiser')
-        return self
-
-
-class AttackConfig(_Section):
-    """Simulated Byzantine clients, FeedSign 4.3.  clients: their ids, how many, or a fraction of all.
-
-    reverse: sends minus its slope.  random: a random slope N(0, scale^2).  label-flip: trains on wrong labels.
-    stuff: sends a hundred times what it may.  collude: all attackers send minus their mean slope.
-    """
+class AttackConfig(Section):
+    """Simulated Byzantine clients (FeedSign, 4.3)."""
 
     kind: Literal["none", "reverse", "random", "label-flip", "stuff", "collude"] = "none"
+    """reverse: sends minus its slope.  random: a random slope.  label-flip: trains on wrong labels.  stuff: sends a
+    hundred times what it may.  collude: all attackers send minus their mean slope."""
     clients: list[NotNegative] | int | float = 1
+    """Who attacks: ids, a number, or a fraction of all."""
     scale: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Of kind random: the slope is N(0, scale^2)."""
 
 
-class PrivacyConfig(_Section):
-    """Differential privacy of one client's vote (FeedSign, definition 3).
-
-    mechanism: "central" draws the majority by the exponential mechanism at row 0, the only one that sees the tally;
-    "local" flips every vote at its client (randomised response).  epsilon: of one vote.  delta: of the whole run.
-    budget: the run ends before its total epsilon exceeds this.
-    """
+class PrivacyConfig(Section):
+    """Differential privacy of one client's vote (FeedSign, definition 3)."""
 
     mechanism: Literal["none", "central", "local"] = "none"
+    """central: row 0, the only one that sees the tally, draws the majority by the exponential mechanism.  local: every
+    vote is flipped at its client (randomised response)."""
     epsilon: Annotated[float, Field(gt=0, le=50)] | None = None
+    """Of one vote."""
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """Of the whole run: the chance that the total may be exceeded."""
     budget: Annotated[float, Field(gt=0)] | None = None
+    """The run ends before its total epsilon exceeds this."""
 
     @model_validator(mode="after")
     def _complete(self) -> PrivacyConfig:
@@ -244,41 +167,45 @@ class PrivacyConfig(_Section):
         return self
 
 
-class MeshConfig(_Section):
-    """shards: ranks that hold one copy of the model. threads: CPU threads a rank (0: torch's default).
+class MeshConfig(Section):
+    """How ranks hold the model, and how they talk."""
 
-    device: "auto" is "cuda" where every rank has a GPU of its own, else "cpu".
-
-    check: before the run, compare what the shards compute with the whole model, which shard 0 then loads as well; left
-    out where that would take over a quarter of the memory that the host has free.
-
-    graphs: on a GPU, replay the probe's forward passes as CUDA graphs, for models so small that launching kernels takes
-    longer than running them; the bits stay the same. Not measured. It helps where batches have the same shape again and
-    again (images, or texts of few lengths), and on a CPU it has no effect.
-    """
-
-    shards: Annotated[int, Field(ge=1)] = 1
+    shards: Positive = 1
+    """Ranks that hold one copy of the model together."""
     check: bool = True
+    """Before the run, compare what the shards compute with the whole model, which shard 0 then loads as well; left out
+    where that would take over a quarter of the memory that the host has free."""
     transport: Literal["auto", "torch", "mpi"] = "auto"
+    """What carries votes; auto: MPI where the launcher speaks it, else torch.distributed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where every rank has a GPU of its own, else cpu."""
     threads: NotNegative = 0
+    """CPU threads a rank; 0: torch's default, or a fair share of the node's cores."""
     graphs: bool = False
+    """On a GPU, replay the probe's forward passes as CUDA graphs, for models so small that launching kernels takes
+    longer than running them; the bits stay the same. Not measured. It helps where batches have the same shape again and
+    again (images, or texts of few lengths)."""
 
 
-class Recipe(_Section):
-    """A whole run. eval_every, check_every (fingerprints of all rows), log_every: in rounds; 0: only at the end.
-
-    save_every: dense methods, which have no orbit, save their weights every so many rounds.
-    """
+class Recipe(Section):
+    """A whole run."""
 
     rounds: Positive
+    """Rounds of the run."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of everything random but the noise of privacy."""
     eval_every: NotNegative = 0
+    """Rounds between evaluations; 0: before and after the run only."""
     eval_batch: Positive = 64
+    """Examples in a forward pass of an evaluation."""
     check_every: NotNegative = 500
+    """Rounds between comparisons of all rows' fingerprints; 0: in the end only."""
     log_every: Positive = 1
+    """Rounds between lines of metrics.jsonl."""
     save_every: Positive = 50
+    """Rounds between saves of the weights by methods without an orbit."""
     tensorboard: bool = False
+    """Also write losses and scores for TensorBoard."""
     model: ModelConfig
     task: TaskConfig
     clients: ClientsConfig = ClientsConfig()
@@ -289,16 +216,16 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Recipe:
-        name, attack, count = self.algorithm.name, self.attack, self.clients.count
+        name, traits, attack = self.algorithm.name, self.algorithm.traits, self.attack
         if attack.clients != 1:
-            _check_attackers(attack.clients, count)  # also where nobody attacks: a typo there is found now
+            _check_attackers(attack.clients, self.clients.count)  # also where nobody attacks: a typo there is found now
         if attack.kind != "random" and attack.scale != 1.0:
             raise ValueError(f'attack.scale={attack.scale:g}: only attack.kind="random" has a scale')
-        if attack.kind != "none" and name == "mezo":
-            raise ValueError(f'attack.kind="{attack.kind}": mezo is centralised, it has no clients that could attack')
-        if self.clients.slope_noise and name in (*DENSE, "mezo"):
+        if attack.kind != "none" and traits.central:
+            raise ValueError(f'attack.kind="{attack.kind}": {name} is centralised, it has no clients that could attack')
+        if self.clients.slope_noise and (traits.dense or traits.central):
             raise ValueError(f"clients.slope_noise={self.clients.slope_noise:g}: no client of {name} sends a slope")
-        if self.mesh.shards > 1 and name in DENSE:
+        if self.mesh.shards > 1 and traits.dense:
             raise ValueError(
                 f"mesh.shards={self.mesh.shards}: {name} needs gradients, which a model spread for inference does not "
                 "give; use mesh.shards=1 or a zeroth-order method"
@@ -308,25 +235,16 @@ class Recipe(_Section):
                 f"mesh.graphs=true: with mesh.shards={self.mesh.shards} a forward pass waits for other ranks, which no "
                 "graph can replay; use mesh.graphs=false or mesh.shards=1"
             )
-        if self.mesh.graphs and name in DENSE:
+        if self.mesh.graphs and traits.dense:
             raise ValueError(f"mesh.graphs=true: {name} does not probe, so there is nothing to replay; use false")
-        cohort, steps = self.clients.cohort, self.algorithm.local_steps
-        if self.algorithm.tally == "trimmed" and int(self.algorithm.trim * cohort + 1e-9) < 1:
-            raise ValueError(
-                f"algorithm.trim={self.algorithm.trim} of {cohort} clients a round leaves nobody out; "
-                f"use at least {1 / cohort:.2g}, or more clients"
-            )
-        if isinstance(steps, int) and cohort * steps > MOST_STEPS:
-            raise ValueError(
-                f"algorithm.local_steps={steps}: {cohort} clients a round make {cohort * steps:,} slopes of it, where "
-                f"a round may have {MOST_STEPS:,}; lower it or clients.per_round"
-            )
-        if self.privacy.mechanism != "none" and name != "feedsign":
-            raise ValueError(f'privacy.mechanism="{self.privacy.mechanism}": only feedsign votes, {name} sends floats')
+        self.algorithm.check_cohort(self.clients.cohort)
+        if self.privacy.mechanism != "none" and not traits.votes:
+            who = " and ".join(voting())
+            raise ValueError(f'privacy.mechanism="{self.privacy.mechanism}": only {who} votes, {name} sends floats')
         if self.privacy.mechanism == "central" and self.algorithm.ballot == "bits":
             raise ValueError('privacy.mechanism="central": algorithm.ballot="bits" would show every vote to all rows')
         if self.clients.manifest is not None:
-            _check_files(self.task, name)
+            _check_files(self)
         if self.algorithm.update == "optimizer" and self.model.dtype != "float32":
             raise ValueError(
                 'algorithm.update="optimizer": an optimiser rounds its steps to nearest, which loses them in '
@@ -342,10 +260,21 @@ class Recipe(_Section):
         return "nearest" if self.model.dtype == "float32" else "stochastic"
 
 
-def _check_files(task: TaskConfig, algorithm: str) -> None:
+@cache
+def recipe_class(algorithm: type[AlgorithmConfig]) -> type[Recipe]:
+    """A Recipe whose section [algorithm] is of this class, that of its method."""
+    if algorithm is AlgorithmConfig:
+        return Recipe
+    return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, algorithm=(algorithm, ...))
+
+
+def _check_files(recipe: Recipe) -> None:
     """What a run with clients.manifest cannot do."""
-    if algorithm == "mezo":
-        raise ValueError("clients.manifest: mezo is centralised, all its data lie in one place; name them by task.data")
+    task, algorithm = recipe.task, recipe.algorithm
+    if algorithm.traits.central:
+        raise ValueError(
+            f"clients.manifest: {algorithm.name} is centralised, all its data lie in one place; name them by task.data"
+        )
     if task.name == "digits":
         raise ValueError('task.name="digits": its images come with the package; clients.manifest is for data in files')
     for setting in ("train_limit", "few_shot"):

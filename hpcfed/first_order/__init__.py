@@ -1,12 +1,11 @@
-"""Dense methods, the first-order references: clients send gradients or weights, 32 bits an element, not votes.
+"""Dense methods: clients send gradients or weights, 32 bits an element, and nothing shorter rebuilds the model.
 
-    FirstOrder                    rounds of FedSGD or FedAvg on one row
-    save_weights, load_weights    their checkpoint
-
-Such a run has no orbit: nothing shorter than its weights rebuilds them.
+base.py is what such a method is, round.py a round of it; fedsgd.py and fedavg.py are one paper each.
 """
 
-from ..weights.checkpoint import load_weights, save_weights
+from __future__ import annotations
+
+from .base import DenseMethod, Trainer
 from .round import FirstOrder
 
-__all__ = ["FirstOrder", "load_weights", "save_weights"]
+__all__ = ["DenseMethod", "FirstOrder", "Trainer"]

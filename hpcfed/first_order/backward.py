@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..tasks import Batch, Task
-from ..weights.weights import Weights
+from ..weights import Weights
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..weights.weights import Weights
+from ..weights import Weights
 
 SCALE = 2.0**44
 LIMIT = 2.0**18

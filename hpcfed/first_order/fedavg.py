@@ -16,27 +16,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..clients import Pool
 from ..config import Recipe
-from ..probe.slopes import Local
+from ..config.methods import FedAvgConfig, find_traits
+from ..probe.hosted import Hosted
 from ..seeds import derive, sample
+from ..weights import Weights
 from ..weights.optim import make_optimizer
-from ..weights.weights import Weights
 from .backward import Backward
+from .base import DenseMethod
 from .exact_sum import Report
 
 
 class FedAvg:
     """The report of a client is w_k - w. Raises ConfigError if the optimiser cannot be made."""
 
-    def __init__(self, recipe: Recipe, weights: Weights, backward: Backward, pool: Pool, local: Local) -> None:
-        self._weights, self._backward, self._pool, self._local = weights, backward, pool, local
+    def __init__(self, recipe: Recipe, weights: Weights, backward: Backward, hosted: Hosted) -> None:
+        assert isinstance(recipe.algorithm, FedAvgConfig)
+        self._weights, self._backward, self._hosted = weights, backward, hosted
         self._algorithm, self._batch, self._run_seed = recipe.algorithm, recipe.clients.batch, recipe.seed
         self._optimizer(recipe.algorithm.lr)
 
     def sizes(self, t: int) -> np.ndarray:
         """n_k of round t's cohort, int64 [K]."""
-        return self._pool.sizes(t)
+        return self._hosted.pool.sizes(t)
 
     def factor(self, lr: float) -> float:
         """The weights move by this times the mean report; lr went into the clients' steps."""
@@ -64,14 +66,14 @@ class FedAvg:
         Ends at a loss that is not finite. 16-bit weights lose every step below half their spacing.
         """
         optimizer = self._optimizer(lr)
-        part = self._pool.parts[client]
+        part = self._hosted.pool.parts[client]
         total = 0.0
         for e in range(self._algorithm.local_epochs):
             order = part[sample(derive(self._run_seed, "epoch", client, t, e), len(part), len(part))]
             for i in range(0, len(order), self._batch):
                 indices = order[i : i + self._batch]
                 optimizer.zero_grad(set_to_none=True)
-                total += self._backward(self._local.batches(indices, client), len(indices)) * len(indices)
+                total += self._backward(self._hosted.batches(client, indices), len(indices)) * len(indices)
                 if not math.isfinite(total):
                     return total
                 optimizer.step()
@@ -81,3 +83,12 @@ class FedAvg:
     def _optimizer(self, lr: float) -> torch.optim.Optimizer:
         a = self._algorithm
         return make_optimizer(a.optimizer, list(self._weights.params.values()), lr, a.optimizer_options)
+
+
+METHOD = DenseMethod(
+    "fedavg",
+    find_traits("fedavg"),
+    FedAvg,
+    passes=lambda algorithm: int(algorithm.local_epochs),
+    note="a local epoch is taken to be one batch",
+)

@@ -13,24 +13,24 @@ from contextlib import contextmanager
 import numpy as np
 from torch import Tensor
 
-from ..clients import Pool
-from ..config import Recipe
-from ..probe.slopes import Local
-from ..weights.weights import Weights
+from ..config import Recipe, find_traits
+from ..probe.hosted import Hosted
+from ..weights import Weights
 from .backward import Backward
+from .base import DenseMethod
 from .exact_sum import Report
 
 
 class FedSGD:
     """The report of a client is its gradient."""
 
-    def __init__(self, recipe: Recipe, weights: Weights, backward: Backward, pool: Pool, local: Local) -> None:
-        self._weights, self._backward, self._pool, self._local = weights, backward, pool, local
+    def __init__(self, recipe: Recipe, weights: Weights, backward: Backward, hosted: Hosted) -> None:
+        self._weights, self._backward, self._hosted = weights, backward, hosted
         self._batch = recipe.clients.batch
 
     def sizes(self, t: int) -> np.ndarray:
         """n_k of round t's cohort, int64 [K]."""
-        return np.minimum(self._pool.sizes(t), self._batch)
+        return np.minimum(self._hosted.pool.sizes(t), self._batch)
 
     def factor(self, lr: float) -> float:
         """The weights move by this times the mean report."""
@@ -40,8 +40,8 @@ class FedSGD:
     def report(self, client: int, t: int, lr: float) -> Iterator[tuple[float, Report]]:
         """Mean loss of the client's batch, and its gradient while the context lasts."""
         try:
-            indices = self._pool.batch(client, t)
-            yield self._backward(self._local.batches(indices, client), len(indices)), self._gradient
+            indices = self._hosted.pool.batch(client, t)
+            yield self._backward(self._hosted.batches(client, indices), len(indices)), self._gradient
         finally:
             for p in self._weights.params.values():
                 p.grad = None
@@ -49,3 +49,6 @@ class FedSGD:
     def _gradient(self, name: str, low: int, high: int) -> Tensor | None:
         grad = self._weights.params[name].grad  # None: the loss does not depend on this parameter
         return None if grad is None else grad.reshape(-1)[low:high].float()
+
+
+METHOD = DenseMethod("fedsgd", find_traits("fedsgd"), FedSGD)

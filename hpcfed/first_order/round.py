@@ -10,69 +10,57 @@ Promise  the same weights after the round, bit for bit, on every row and for any
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..clients import Pool
+from ..clients import Attack
 from ..clients.attack import STUFFED
-from ..clock import COLLECTIVE, UPDATE
-from ..config import Recipe
+from ..clock import COLLECTIVE, UPDATE, Clock
+from ..config import Recipe, load_method
 from ..errors import ConfigError, DivergedError
 from ..messages import Outcome
+from ..model.head import Forward
 from ..noise import fill_
-from ..probe.slopes import Local
+from ..probe.hosted import Hosted
 from ..seeds import derive
 from ..transport.base import Transport
+from ..weights import Weights
 from .backward import Backward, differentiable
 from .exact_sum import LIMIT, Report, Total
-from .fedavg import FedAvg
-from .fedsgd import FedSGD
-
-if TYPE_CHECKING:
-    from ..train.problem import Problem
-
-METHODS: dict[str, type[FedSGD] | type[FedAvg]] = {"fedsgd": FedSGD, "fedavg": FedAvg}
 
 
 class FirstOrder:
-    """mesh_groups: numbers of the groups this row hosts.  attackers: ids of clients that do what attack.kind says.
+    """The rounds of a dense method on this row.
 
-    An attacker's report x becomes: reverse -x, stuff 100 x, random N(0, attack.scale^2); label-flip is done by `local`.
+    An attacker's report x becomes: reverse -x, stuff 100 x, random N(0, attack.scale^2); `hosted` flips labels.
     Raises ConfigError for attack.kind "collude" and for an optimiser that cannot be made.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        problem: Problem,
-        pool: Pool,
-        local: Local,
+        weights: Weights,
+        forward: Forward,
+        hosted: Hosted,
+        attack: Attack,
         transport: Transport,
-        mesh_groups: range,
-        attackers: frozenset[int] = frozenset(),
+        clock: Clock,
     ) -> None:
-        name, self._attack = recipe.algorithm.name, recipe.attack
-        if self._attack.kind == "collude":
+        name, self._settings = recipe.algorithm.name, recipe.attack
+        if self._settings.kind == "collude":
             raise ConfigError(
                 f'attack.kind="collude": {name} has no such attack, its reports are as large as the model; '
                 'use attack.kind="reverse"'
             )
-        self._weights, self._pool, self._transport, self._mine = problem.weights, pool, transport, mesh_groups
-        self._attackers, self._run_seed, self._clock = attackers, recipe.seed, local.probe.clock
-        backward = Backward(problem.forward, problem.task)
-        self._method = METHODS[name](recipe, problem.weights, backward, pool, local)
+        self._weights, self._hosted, self._transport = weights, hosted, transport
+        self._attackers, self._run_seed, self._clock = attack.attackers, recipe.seed, clock
+        self._trainer = load_method(name).trainer(recipe, weights, Backward(forward, hosted.task), hosted)
 
     @property
-    def uplink_bits(self) -> int:
-        """What the method needs of a client in a round: a float32 an element."""
-        return 32 * self._weights.numel
-
-    @property
-    def downlink_bits(self) -> int:
-        """What the method needs to tell a client in a round."""
-        return 32 * self._weights.numel
+    def bits(self) -> tuple[int, int]:
+        """What the method needs of a client in a round, and to tell it: a float32 an element."""
+        return 32 * self._weights.numel, 32 * self._weights.numel
 
     def round(self, t: int, lr: float, stop: bool) -> Outcome:
         """Round t with step size lr.
@@ -81,28 +69,24 @@ class FirstOrder:
         Traffic: 8 (d + 3) bytes a row, alone none. Memory: 8 bytes an element, beside what the method takes.
         Raises DivergedError on all rows alike if every client abstains; the weights are then what they were.
         """
-        sizes = self._method.sizes(t)
+        sizes = self._trainer.sizes(t)
         total = Total(self._weights, int(sizes.sum()), stop)
         losses = []
         with differentiable(self._weights):
-            slot = 0
-            for group, members in self._pool.groups(t).items():
-                for k, client in enumerate(members if group in self._mine else (), slot):
-                    with self._method.report(client, t, lr) as (loss, report):
+            for slot, members in self._hosted.members(t):
+                for k, client in enumerate(members, slot):
+                    with self._trainer.report(client, t, lr) as (loss, report):
                         total.add(self._sent(client, t, loss, report), int(sizes[k]))
                     losses.append(loss)
-                slot += len(members)
         with self._clock.during(COLLECTIVE):
             collectives = self._transport.sum_in_place(total.vector)
         self._clock.to(UPDATE)
         if total.present == 0:
-            raise self._transport.everywhere(
-                DivergedError(
-                    f"round {t}: no client's loss and report are finite and within +-{LIMIT:,.0f} any more; "
-                    f'lower algorithm.lr={lr:g}, or use model.dtype="float32" if it is 16 bits'
-                )
+            raise DivergedError(
+                f"round {t}: no client's loss and report are finite and within +-{LIMIT:,.0f} any more; "
+                f'lower algorithm.lr={lr:g}, or use model.dtype="float32" if it is 16 bits'
             )
-        total.move_(self._method.factor(lr))
+        total.move_(self._trainer.factor(lr))
         finite = [loss for loss in losses if math.isfinite(loss)]
         mean = sum(finite) / len(finite) if finite else math.nan
         sent = total.vector.nbytes if collectives else 0
@@ -110,7 +94,7 @@ class FirstOrder:
 
     def _sent(self, client: int, t: int, loss: float, report: Report) -> Report | None:
         """What the client sends, having found `report`; None if it abstains."""
-        kind = self._attack.kind if client in self._attackers else "none"
+        kind = self._settings.kind if client in self._attackers else "none"
         if kind == "random":
             return self._random(derive(self._run_seed, "random report", client, t))
         if not math.isfinite(loss):
@@ -123,7 +107,7 @@ class FirstOrder:
         def report(name: str, low: int, high: int) -> Tensor:
             noise = torch.empty(high - low)
             fill_(noise, seed, self._weights.pieces[name].part(low, high), "gaussian")
-            return noise.mul_(self._attack.scale).to(self._weights.params[name].device)
+            return noise.mul_(self._settings.scale).to(self._weights.params[name].device)
 
         return report
 

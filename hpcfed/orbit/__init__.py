@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from .header import Header, pack_signs, public_name, unpack_signs
 from .journal import Journal, read_journal
-from .sealed import Orbit, load, load_any, safetensors_head, seal, sealed_bytes
+from .sealed import JOURNAL, ORBIT, WEIGHTS, Orbit, load, load_any, safetensors_head, seal, sealed_bytes
 
 __all__ = [
+    "JOURNAL",
+    "ORBIT",
+    "WEIGHTS",
     "Header",
     "Journal",
     "Orbit",

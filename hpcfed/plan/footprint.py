@@ -2,7 +2,7 @@
 
     weights      parameters and buffers of the model
     scratch      where the probe perturbs weights, a block at a time, between rounds too
-    kept         walkers: one more copy of the trained weights.  optimiser: its state.  FedAvg: both
+    kept         clients that walk: one more copy of the trained weights.  optimiser: its state
     host         as kept, but in main memory wherever the model is: walk_copy = "host"; of dense methods the exact sum,
                  8 bytes an element
     forward      most that is alive at once in the largest forward pass, both sides; of dense methods with the backward
@@ -23,11 +23,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config import DENSE, WALKERS, AlgorithmConfig
+from ..config import AlgorithmConfig
 from ..model.head import Forward, Inputs
-from ..probe.shadow import ShadowProbe
+from ..probe import Probe
+from ..probe.shadow import ShadowDraws, bind_shapes
+from ..weights import Weights
 from ..weights.optim import make_optimizer
-from ..weights.weights import Weights
 from .meter import Meter
 
 
@@ -95,25 +96,26 @@ def footprint(
     meter = Meter([*everything, *inputs.values(), *evaluated.values()])
     copy = sum(p.nbytes for p in weights.params.values())
     scratch = kept = host = update = draws = 0
-    if a.name in DENSE:
+    traits, trains = a.traits, a.traits.dense and a.traits.walks
+    if traits.dense:
         host = 8 * (weights.numel + 3)
         activations = _peak(meter, lambda: _backward(weights, forward, inputs))
     else:
-        probe = ShadowProbe(model, forward, weights, a.distribution)
-        probe.device = device
+        drawer = ShadowDraws(a.distribution, device)
+        probe = Probe(model, forward, weights, a.distribution, draws=drawer)
         with meter.measuring():
-            probe.bind(inputs)
-        probe.drawn = 0
+            bind_shapes(probe, inputs)
+        drawer.drawn = 0
         most = meter.live + _peak(meter, lambda: probe.logits(inputs, 0, a.mu))
-        scratch, draws = meter.live, probe.drawn
+        scratch, draws = meter.live, drawer.drawn
         activations = most - scratch
     flops = meter.flops
     evaluation = _peak(meter, lambda: forward(evaluated))
-    if a.update == "optimizer" or a.name == "fedavg":
+    if a.update == "optimizer" or trains:
         kept, update = _optimizer(meter, weights, a)
-    if a.name == "fedavg" or (a.name in WALKERS and a.walk_copy == "device"):
+    if traits.walks and a.walk_copy == "device":
         kept += copy
-    elif a.name in WALKERS:
+    elif traits.walks:
         host += copy
     model_bytes = sum(t.nbytes for t in everything)
     return Memory(model_bytes, scratch, kept, host, activations, update, evaluation), flops, draws

@@ -24,16 +24,17 @@ from torch import Tensor
 from ..algorithms import make_algorithm
 from ..algorithms.header import make_header
 from ..clients import CentralPool, Pool
-from ..config import DENSE, WALKERS, Recipe
+from ..config import Recipe, load_method
 from ..errors import ConfigError, first_line
 from ..model import Outline, check_shards, model_kind, outline
 from ..model.head import make_forward
 from ..orbit import Header, sealed_bytes
+from ..privacy import make_privacy
 from ..tasks import kind_of, task_info, usual_length
 from ..transport.mesh import MeshShape
 from ..transport.row import Row
 from ..transport.wire import encode_bits, encode_sum
-from ..weights.weights import Weights
+from ..weights import Weights
 from .footprint import Memory, footprint, split_bytes
 
 LANGUAGE = ("causal-lm", "masked-lm")
@@ -104,16 +105,16 @@ class Plan:
         if rows == 1:
             return 0
         a, most = self.recipe.algorithm, self._most_clients(rows)
-        if a.name in DENSE:
+        if a.traits.dense:
             return 8 * (self.trained + 3)
-        if a.name != "feedsign":
+        if not a.traits.votes:
             return 4 * most * self.work.steps + 1
         nobody = np.zeros((0, a.directions), np.int8)
         if a.ballot == "bits":
             return encode_bits(nobody, False, most).nbytes
         sums = encode_sum(nobody, False, max(self.pool.cohort_size, rows))
-        answer = (a.directions + 2) * sums.itemsize if self.recipe.privacy.mechanism == "central" else 0
-        return sums.nbytes + answer
+        privacy = make_privacy(self.recipe.privacy, a.directions, self.pool.clients, self.pool.cohort)
+        return sums.nbytes + privacy.extra_entries(a.directions) * sums.itemsize
 
     def seconds(self, rows: int, shards: int, speed: Speed) -> float:
         """A round of so many rows: the arithmetic and the draws of the row with most clients, nothing else."""
@@ -172,7 +173,7 @@ class Plan:
 
     def _unfit(self, shards: int) -> str:
         """Why the model or the method cannot have so many shards, or empty."""
-        if shards > 1 and self.recipe.algorithm.name in DENSE:
+        if shards > 1 and self.recipe.algorithm.traits.dense:
             return f"{self.recipe.algorithm.name} needs a row of one rank"
         try:
             check_shards(self.config, shards)
@@ -237,7 +238,7 @@ def make_plan(recipe: Recipe, tokens: int | None = None, device: str = "cpu") ->
     heads = list(range(len(labels))) if kind in LANGUAGE else None
     forward = make_forward(found.model, Row(), int(kind == "causal-lm"), heads)
     header = make_header(recipe, weights, kind, labels, pool, "0" * 32)
-    examples = _examples(recipe, pool, length)
+    examples = _examples(recipe, header, pool, length)
     inputs, evaluated = _inputs(found, examples, length), _inputs(found, recipe.eval_batch, length)
     try:
         memory, flops, draws = footprint(recipe.algorithm, found.model, weights, forward, inputs, evaluated, device)
@@ -257,7 +258,7 @@ def make_plan(recipe: Recipe, tokens: int | None = None, device: str = "cpu") ->
         tokens=length,
         up=up,
         down=down,
-        orbit=None if recipe.algorithm.name in DENSE else sealed_bytes(header, recipe.rounds),
+        orbit=None if recipe.algorithm.traits.dense else sealed_bytes(header, recipe.rounds),
         notes=_notes(recipe, kind, info.labels or recipe.task.verbalizers, tokens, length),
     )
 
@@ -276,19 +277,20 @@ def _pool(recipe: Recipe) -> Pool:
     c = recipe.clients
     if recipe.algorithm.local_steps == "epoch":
         raise ConfigError('algorithm.local_steps="epoch": how many that is depends on the data; plan needs a number')
-    if recipe.algorithm.name == "mezo":
+    if recipe.algorithm.traits.central:
         return CentralPool(np.arange(c.count * c.batch), c.count, c.group, c.batch, recipe.seed)
     return Pool(np.arange(c.count)[:, None], c.cohort, c.group, c.batch, recipe.seed)  # type: ignore[arg-type]
 
 
-def _examples(recipe: Recipe, pool: Pool, length: int) -> int:
+def _examples(recipe: Recipe, header: Header, pool: Pool, length: int) -> int:
     """Examples in the largest forward pass, if clients hold that many."""
-    a, c = recipe.algorithm, recipe.clients
-    apart = a.name in (*WALKERS, *DENSE) or (a.name == "zo-fedsgd" and a.seeds == "own")
-    if a.name == "mezo":
+    c, traits = recipe.clients, recipe.algorithm.traits
+    if traits.central:
         n = min(c.batch, min(c.group, pool.clients) * -(-c.batch // pool.clients))
+    elif traits.walks or traits.dense or load_method(recipe.algorithm.name).apart(header):
+        n = c.batch
     else:
-        n = c.batch * (1 if apart else min(c.group, pool.cohort_size))
+        n = c.batch * min(c.group, pool.cohort_size)
     limits = [n, c.max_batch_examples or n, max(1, c.max_batch_tokens // length) if c.max_batch_tokens else n]
     return min(limits)
 
@@ -302,14 +304,11 @@ def _inputs(found: Outline, rows: int, length: int) -> dict[str, Tensor]:
 
 def _traffic(recipe: Recipe, header: Header, weights: Weights) -> tuple[int, int, int, int]:
     """(bits up, bits down, passes over a client's batch, elements drawn by the update) a round."""
-    a, k = recipe.algorithm, int(header.settings.get("cohort", 1))
-    if a.name in DENSE:
-        return 32 * weights.numel, 32 * weights.numel, a.local_epochs, 0
-    method = make_algorithm(header)
-    steps = int(header.settings.get("steps", a.directions))
-    moves = {"zo-fedsgd": header.width, "zo-fedavg": 2 * k * steps, "fedkseed": a.pool_size + k * steps}
-    updates = moves.get(a.name.removesuffix("-pro"), a.directions)
-    return method.uplink_bits, method.downlink_bits, steps, updates * weights.numel
+    method = load_method(recipe.algorithm.name)
+    if recipe.algorithm.traits.dense:
+        return 32 * weights.numel, 32 * weights.numel, method.passes(recipe.algorithm), 0
+    bound = make_algorithm(header, method)
+    return bound.uplink_bits, bound.downlink_bits, method.slopes(header), method.moves(header) * weights.numel
 
 
 def _notes(recipe: Recipe, kind: str, known: Any, tokens: int | None, length: int) -> list[str]:
@@ -320,6 +319,4 @@ def _notes(recipe: Recipe, kind: str, known: Any, tokens: int | None, length: in
         notes.append("every class is taken to be one word of one token, so that only their logits are computed")
     if not known:
         notes.append(f"the task is taken to have {CLASSES} classes")
-    if recipe.algorithm.name == "fedavg":
-        notes.append("a local epoch is taken to be one batch")
-    return notes
+    return notes + [note for note in [load_method(recipe.algorithm.name).note] if note]

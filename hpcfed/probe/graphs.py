@@ -34,7 +34,7 @@ from ..errors import first_line
 from ..model.head import Inputs
 
 Sides = tuple[Tensor, Tensor]
-Run = Callable[[Inputs, int | Tensor, float, Tensor | None], Sides]  # inputs, seed, mu, real
+OneProbe = Callable[[Inputs, int | Tensor, float, Tensor | None], Sides]  # inputs, seed, mu, real
 Key = tuple[tuple[tuple[str, torch.Size, torch.dtype], ...], float, int | None]
 
 MOST = 32  # captures, also those that were of no use
@@ -73,9 +73,9 @@ class Captured:
 
 
 class Graphs:
-    """Runs batches by graph.  eager, dual: as Run; dual takes a seed on the device.  scratch: what dual writes to."""
+    """Runs batches by graph.  eager, dual: a probe; dual takes a seed on the device.  scratch: what dual writes to."""
 
-    def __init__(self, eager: Run, dual: Run, scratch: Callable[[], list[Tensor]]) -> None:
+    def __init__(self, eager: OneProbe, dual: OneProbe, scratch: Callable[[], list[Tensor]]) -> None:
         self._eager, self._dual, self._scratch = eager, dual, scratch
         self.notes: list[str] = []  # for the user, who takes them out
         self._off = False

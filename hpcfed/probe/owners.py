@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..model.head import Forward, Inputs, RowsLinear
 from ..noise.layout import Piece
-from ..weights.weights import Weights
+from ..weights import Weights
 
 Key = int | str | tuple[int | str, int]  # a positional argument, a keyword, or a tensor inside a tuple
 Calls = dict[nn.Module, list[dict[Key, torch.Size]]]  # per module and call: the shape of each tensor argument

@@ -1,64 +1,65 @@
-"""The probe without weights: the same code on torch's meta device, to find out what a round would take."""
+"""The probe without weights: the same code on torch's meta device, to find out what a round would take.
+
+A Probe whose Draws allocate and draw nothing, bound from shapes alone: nothing can be found out from what comes out.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..clock import Clock
 from ..model.head import Inputs
 from ..noise.layout import Piece
-from .dual import UNFIT, Probe
-from .owners import Owner, Site, recorded
+from .draws import BLOCK, Draws, Pass
+from .dual import Probe
+from .owners import Site, recorded
+from .trial import choose_mode, settle
 
 
-class ShadowProbe(Probe):
-    """Allocates and multiplies as a Probe, and draws nothing.
+class ShadowDraws(Draws):
+    """Allocates what Draws does.
 
     drawn: elements of z that it would have drawn.  device: "cpu" or "cuda", for which it stands.
     """
 
-    drawn = 0
-    device = "cpu"
+    def __init__(self, distribution: str, device: str) -> None:
+        super().__init__(distribution, Clock())
+        self.drawn, self._device = 0, device
 
-    @torch.inference_mode()
-    def bind(self, inputs: Inputs, seed: int = 0) -> None:
-        """As Probe.bind, from shapes alone: nothing can be found out here from what comes out."""
-        few = [{k: v[:1].expand(n, *v.shape[1:]) for k, v in inputs.items()} for n in (2, 3)]
-        calls = [recorded(self.model, self.forward, small) for small in few]
-        self._settle(*calls)
-        self._choose_mode(few[1], seed, *calls)
-
-    def _agrees(self, inputs: Inputs, seed: int, expected: tuple[Tensor, Tensor]) -> bool:
-        with suppress(*UNFIT):
-            self._dual(inputs, seed, 0.0)
-            return True
-        return False
-
-    def _ignores_padding(self, inputs: Inputs, seed: int, expected: tuple[Tensor, Tensor]) -> bool:
-        return False  # as if no sequence were shorter than the longest
-
-    def _perturbed(
-        self, w: Tensor, piece: Piece, plus: Tensor, minus: Tensor, rows: Tensor | None = None
+    def perturbed(
+        self, w: Tensor, piece: Piece, plus: Tensor, minus: Tensor, p: Pass, rows: Tensor | None = None
     ) -> list[Tensor]:
+        """Tensors of the right shapes."""
         self.drawn += plus.numel()
-        return [plus] if self._side else [plus, minus]
+        return [plus] if p.side else [plus, minus]
 
-    def _step(self, n: int, width: int, device: str) -> int:
-        return n  # all blocks in one: in turn, they would take the same scratch
+    def step(self, weight: Tensor) -> int:
+        """All blocks in one: in turn, they would take the same scratch."""
+        return len(weight)
 
-    def _block(self, site: Site | None, fixed: Tensor | None, low: int, high: int) -> list[Any]:
+    def block(self, site: Site | None, fixed: Tensor | None, low: int, high: int, p: Pass) -> list[Any]:
+        """The weight itself, and scratch for a block of it."""
         if site is None:
-            return super()._block(site, fixed, low, high)
+            return super().block(site, fixed, low, high, p)
         w, width = site.param[low:high], site.param[0].numel()
-        self._scratch(site, width * super()._step(len(site.param), width, self.device))
-        return self._perturbed(w, site.piece, w, w)
+        self.scratch(site, width * -(-len(site.param) // -(-site.param.numel() // BLOCK[self._device])))
+        return self.perturbed(w, site.piece, w, w, p)
 
-    def _embedding(self, owner: Owner, xs: list[Tensor]) -> Tensor:
-        ids = torch.cat(xs)
-        most = min(xs[0].numel(), len(owner.module.weight))  # as if no token came twice
-        tables = self._drawn_rows(owner.sites[0], ids.new_empty(ids.numel() if self.device == "cuda" else most))
-        return torch.cat([F.embedding(i, table) for i, table in zip(ids.chunk(len(xs)), tables, strict=True)])
+    def looked_up(self, xs: Sequence[Tensor], table: Tensor) -> tuple[Tensor, Tensor]:
+        """As if no token came twice."""
+        ids = torch.cat(list(xs))
+        many = ids.numel() if self._device == "cuda" else min(xs[0].numel(), len(table))
+        return ids.new_empty(many), ids
+
+
+@torch.inference_mode()
+def bind_shapes(probe: Probe, inputs: Inputs) -> None:
+    """As trial.bind, of a model on the meta device; as if no sequence were shorter than the longest."""
+    few = [{k: v[:1].expand(n, *v.shape[1:]) for k, v in inputs.items()} for n in (2, 3)]
+    calls = [recorded(probe.model, probe.forward, small) for small in few]
+    settle(probe, *calls)
+    choose_mode(probe, few[1], 0, lambda got, expected: True, *calls)

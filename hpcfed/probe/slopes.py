@@ -1,139 +1,109 @@
-"""What one row computes in a round: the slopes of the clients it hosts.
+"""What the clients of one row find in a round: the slopes of their losses along random directions.
 
-Clients that step along the same directions at the round's weights run group by group: a group is padded together and
-runs together on whichever row hosts it, in micro-batches that the recipe fixes, because a matrix product's last bits
-depend on its batch. Clients with directions of their own, or that walk, run one by one. So slopes do not depend on the
-number of rows.
+Formula  p = (L(w + mu z) - L(w - mu z)) / (2 mu)             SPSA, Spall 1992; FeedSign, Definition 1 (eq. 1)
+Legend   w: parameters, z: direction, L: mean loss over one client's batch, p: loss per unit of w
 
-Promise  a walk leaves no trace: the weights come back bit for bit; tests/unit/test_local.py
+Clients that step along the same directions at the round's weights run group by group: a group runs together on
+whichever row hosts it (hosted.py has the batches), because a matrix product's last bits depend on its batch. Clients
+with directions of their own, or that walk, run one by one. So slopes do not depend on the number of rows.
+
+Promise  a walk leaves no trace: the weights come back bit for bit; tests/unit/probe/test_slopes.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..clients.attack import flipped
-from ..clients.pool import Pool
-from ..clock import UPDATE
-from ..config import ClientsConfig
-from ..messages import Slopes, Update
-from ..tasks import Batch, Task
-from ..weights.mover import apply_
-from ..weights.weights import Copy
+from ..clock import UPDATE, Clock
+from ..config import Recipe
+from ..messages import Slopes, Steps, Update
+from ..weights import Copy, apply_
 from .dual import Probe
+from .hosted import Hosted
+
+Measured = tuple[np.ndarray, np.ndarray]  # slopes float64 [m, s], mean losses float64 [m]
 
 
-class Local:
-    """mine: numbers of the groups this row hosts.  limits: max_batch_examples, max_batch_tokens (0: none).
+class ClientProbe:
+    """The clients that this row hosts, and the probe that finds their slopes.
 
-    rounding: of a walk's steps.  copy: where the weights wait meanwhile.  flips: clients that train on wrong labels.
+    Memory: if the method walks, one more copy of the trained weights, from the first walk on.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        task: Task,
-        probe: Probe,
-        mu: float,
-        mine: range,
-        limits: ClientsConfig,
-        rounding: str = "nearest",
-        copy: Copy | None = None,
-        flips: frozenset[int] = frozenset(),
-    ) -> None:
-        self.pool, self.task, self.probe, self.mu, self.mine, self.limits = pool, task, probe, mu, mine, limits
-        self._rounding, self._copy, self._flips = rounding, copy or Copy(probe.weights), flips
+    def __init__(self, hosted: Hosted, probe: Probe, recipe: Recipe, clock: Clock) -> None:
+        self._hosted, self._probe, self._clock = hosted, probe, clock
+        self._mu, self._rounding = recipe.algorithm.mu, recipe.rounding
+        self._copy = Copy(probe.weights, host=recipe.algorithm.walk_copy == "host")
 
-    def slopes(self, t: int, seeds: np.ndarray, walk: np.ndarray | None = None, batches: str = "round") -> Slopes:
-        """What the hosted clients of round t find along `seeds`, [1, s] or [K, s], as algorithms.Plan says."""
+    def slopes(self, t: int, steps: Steps) -> Slopes:
+        """What the hosted clients of round t find.
+
+        Collective over the row: its shards evaluate the same losses together, and go on with those of shard 0.
+        """
         clients: list[int] = []
-        found = [(np.empty((0, seeds.shape[1])), np.empty(0))]
-        slot = 0
-        if walk is not None:
-            with self.probe.clock.during(UPDATE):
+        parts: list[Measured] = [(np.empty((0, steps.seeds.shape[1])), np.empty(0))]
+        if steps.walk is not None:
+            with self._clock.during(UPDATE):
                 self._copy.take()
-        for group, members in self.pool.groups(t).items():
-            if group in self.mine:
-                clients += members
-                if len(seeds) == 1 and walk is None:
-                    found.append(self._together(members, t, seeds[0]))
-                else:
-                    for k, client in enumerate(members, slot):
-                        own = seeds[k if len(seeds) > 1 else 0]
-                        alone = self._together([client], t, own) if walk is None else None
-                        found.append(alone or self._walk(client, t, own, walk, batches == "epoch"))
-            slot += len(members)
-        return Slopes(clients, np.concatenate([p for p, _ in found]), np.concatenate([x for _, x in found]))
+        for slot, members in self._hosted.members(t):
+            clients += members
+            if steps.shared:
+                parts.append(self._together(members, t, steps, steps.seeds[0]))
+            else:
+                parts += [self._alone(client, k, t, steps) for k, client in enumerate(members, slot)]
+        return Slopes(clients, np.concatenate([p for p, _ in parts]), np.concatenate([loss for _, loss in parts]))
 
-    def _together(self, members: Sequence[int], t: int, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Slopes [m, s] and mean losses [m] of clients that step along the same directions at the round's weights."""
-        held = [self.pool.batch(client, t) for client in members]
-        batches = list(self._micro_batches(members, held))
-        return slopes(self.probe, self.task.losses, batches, len(members), seeds.tolist(), self.mu)
+    def _together(self, members: Sequence[int], t: int, steps: Steps, seeds: np.ndarray) -> Measured:
+        """Of clients that step along the same directions at the round's weights."""
+        return self._at(members, [self._hosted.pool.batch(client, t) for client in members], seeds.tolist(), steps)
 
-    def _walk(
-        self, client: int, t: int, seeds: np.ndarray, walk: np.ndarray | None, epoch: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _alone(self, client: int, slot: int, t: int, steps: Steps) -> Measured:
+        """Of the slot-th client of the cohort, with directions of its own or on a walk of its own."""
+        seeds = steps.seeds[slot if len(steps.seeds) > 1 else 0]
+        if steps.walk is None:
+            return self._together([client], t, steps, seeds)
+        return self._walk(client, t, steps, seeds, steps.walk)
+
+    def _walk(self, client: int, t: int, steps: Steps, seeds: np.ndarray, walk: np.ndarray) -> Measured:
         """Slopes [1, s] of a client's local steps, NaN where there was none, and its mean loss [1] on the way."""
-        assert walk is not None
-        weights, found = self.probe.weights, np.full((1, len(seeds)), np.nan)
-        level = []
-        for j, indices in enumerate(self.pool.steps(client, t, len(seeds), epoch)):
-            batches = list(self._micro_batches([client], [indices]))
-            p, loss = slopes(self.probe, self.task.losses, batches, 1, [int(seeds[j])], self.mu)
-            level.append(loss)
+        slopes, losses = np.full((1, len(seeds)), np.nan), []
+        for j, indices in enumerate(self._hosted.pool.steps(client, t, len(seeds), steps.batches == "epoch")):
+            p, loss = self._at([client], [indices], [int(seeds[j])], steps)
+            losses.append(loss)
             sent = p[0].astype(np.float32)  # the client moves by what it sends
             if np.isfinite(sent[0]):
-                found[0, j] = sent[0]
+                slopes[0, j] = sent[0]
                 step = Update(seeds[j : j + 1], sent, float(walk[j]))
-                with self.probe.clock.during(UPDATE):
-                    apply_(weights, [step], self.probe.distribution, self._rounding)
-        with self.probe.clock.during(UPDATE):
+                with self._clock.during(UPDATE):
+                    apply_(self._probe.weights, [step], self._probe.distribution, self._rounding)
+        with self._clock.during(UPDATE):
             self._copy.give_back()
-        return found, np.mean(level, axis=0)
+        return slopes, np.mean(losses, axis=0)
 
-    def batches(self, indices: np.ndarray, client: int) -> Iterator[Batch]:
-        """These examples of one client, in micro-batches."""
-        return (batch for batch, _ in self._micro_batches([client], [indices]))
-
-    def _micro_batches(self, members: Sequence[int], held: Sequence[np.ndarray]) -> Iterator[tuple[Batch, np.ndarray]]:
-        """The members' examples, short ones first (so that they are not padded to the length of the longest), cut where
-        a limit would be passed: (batch, slot of each example)."""
-        slot = np.repeat(np.arange(len(members)), [len(b) for b in held])
-        examples = [self.task.train[int(i)] for i in np.concatenate(held)]
-        for k in range(len(examples)) if self._flips else ():
-            if members[slot[k]] in self._flips:
-                examples[k]["label"] = flipped(examples[k]["label"], len(self.task.labels))
-        tokens = np.array([self.task.tokens(example) for example in examples])
-        order = np.argsort(tokens, kind="stable")
-        start = 0
-        for end in (*self._cuts(tokens[order]), len(order)):
-            yield self.task.collate([examples[i] for i in order[start:end]]), slot[order][start:end]
-            start = end
-
-    def _cuts(self, tokens: np.ndarray) -> Iterator[int]:
-        """Where to cut examples of these lengths (ascending), so that each micro-batch keeps both limits if it can."""
-        most_examples, most_tokens, start = self.limits.max_batch_examples, self.limits.max_batch_tokens, 0
-        for i in range(1, len(tokens)):
-            size = i + 1 - start
-            if (most_examples and size > most_examples) or (most_tokens and size * tokens[i] > most_tokens):
-                yield i
-                start = i
+    def _at(self, members: Sequence[int], held: Sequence[np.ndarray], seeds: Sequence[int], steps: Steps) -> Measured:
+        """Of these clients on these examples, where the weights are now."""
+        batches = list(self._hosted.micro_batches(members, held))
+        mu = self._mu if steps.mu is None else steps.mu
+        p, losses = slopes_of(self._probe, self._hosted.task.losses, batches, len(members), seeds, mu)
+        # Shards walk by what they find: a last bit that differs would drive their weights apart.
+        shared = np.concatenate([p, losses[:, None]], 1)
+        self._probe.weights.row.share(shared)
+        return shared[:, :-1], shared[:, -1]
 
 
-def slopes(
+def slopes_of(
     probe: Probe,
     losses: Callable[[Tensor, Any], Tensor],
     batches: Sequence[tuple[Any, np.ndarray]],
     clients: int,
     seeds: Sequence[int],
     mu: float,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Measured:
     """Slope of every client's mean loss along every direction, float64 [clients, q]; mean losses, float64 [clients].
 
     losses: (logits, batch) -> float32 [n], a loss an example.  batches: (batch, slot int64 [n]): example i belongs to
@@ -151,6 +121,4 @@ def slopes(
         plus, minus = sides.cpu().numpy()
         rise[:, j] += np.bincount(slot, weights=plus - minus, minlength=clients)
         level += np.bincount(slot, weights=plus + minus, minlength=clients)
-    found = np.concatenate([rise / (2 * mu * counts[:, None]), level[:, None] / (2 * len(seeds) * counts[:, None])], 1)
-    probe.weights.row.share(found)  # shards walk by them: a last bit that differs would drive their weights apart
-    return found[:, :-1], found[:, -1]
+    return rise / (2 * mu * counts[:, None]), level / (2 * len(seeds) * counts)

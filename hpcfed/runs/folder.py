@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from ..atomic import write_atomic
 from ..errors import RunFolderError
-from ..orbit.sealed import JOURNAL, ORBIT, WEIGHTS
+from ..orbit import JOURNAL, ORBIT, WEIGHTS
 from .read import (
     ENDED,
     ENV,

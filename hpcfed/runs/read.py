@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunFolderError
-from ..orbit.sealed import JOURNAL, WEIGHTS
+from ..config import validate
+from ..errors import ConfigError, RunFolderError
+from ..orbit import JOURNAL, WEIGHTS
 
 RECIPE, ENV, METRICS, SUMMARY = "recipe.toml", "env.json", "metrics.jsonl", "summary.json"
 PARTITION, LOCK = "partition.json", "lock"
@@ -82,9 +83,8 @@ def comparison(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     rows = []
     for path, name in zip(folders, names, strict=True):
         summary = read_summary(path)
-        bits, rounds = summary["uplink_bits_per_client_round"], summary["rounds"]
-        if summary["algorithm"] == "mezo":
-            bits = None  # it has no clients: 0 would look like the best of all
+        # A method without clients sends 0 bits, which would look like the best of all.
+        bits, rounds = summary["uplink_bits_per_client_round"] or None, summary["rounds"]
         rows.append(
             {
                 "run": name if names.count(name) == 1 else str(path),
@@ -124,9 +124,17 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _settings(recipe_toml: str) -> dict[str, Any]:
+    """Every setting by its dotted key, as the recipe resolves today: an older version wrote others into recipe.toml."""
+    raw = tomllib.loads(recipe_toml)
+    with contextlib.suppress(ConfigError):
+        raw = validate(raw).model_dump(exclude_none=True)
+    return _flat(raw)
+
+
 def recipe_differences(old_toml: str, new_toml: str, allow: Sequence[str] = ()) -> list[str]:
     """ "key: old -> new" for every setting that differs and matches no pattern of `allow`."""
-    old, new = _flat(tomllib.loads(old_toml)), _flat(tomllib.loads(new_toml))
+    old, new = _settings(old_toml), _settings(new_toml)
     # By their text: 1 equals 1.0 in Python, but clients.per_round = 1 is one client and 1.0 is all of them.
     keys = sorted(key for key in old.keys() | new.keys() if repr(old.get(key)) != repr(new.get(key)))
     return [

@@ -2,64 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ..algorithms import Algorithm, make_algorithm
+from ..algorithms import make_algorithm
 from ..algorithms.header import make_header
-from ..clients import Attack, CentralPool, Pool, partition
-from ..clients.hosted import HostedPool, hosted_pool
+from ..clients import Attack, CentralPool, Deal, Pool, partition
+from ..clients.hosted import hosted_pool
 from ..clock import Clock
-from ..config import DENSE, Manifest, Recipe, read_manifest
+from ..config import Manifest, Recipe, load_method, read_manifest
 from ..errors import ConfigError
-from ..first_order.round import FirstOrder
-from ..orbit import Header
-from ..probe import Probe
-from ..probe.slopes import Local
+from ..first_order import FirstOrder
+from ..privacy import make_privacy
+from ..probe.hosted import Hosted
+from ..probe.slopes import ClientProbe
+from ..probe.trial import bound_probe
 from ..seeds import derive
 from ..tasks import Examples
 from ..tasks.sources import Gathered
 from ..transport.base import Transport, check_same, together
 from ..transport.device import keep_freed_memory
 from ..transport.mesh import MeshShape
-from ..weights.mover import Mover, make_mover
-from ..weights.weights import Copy
-from .problem import Problem, _few, build_problem
-
-
-@dataclass(eq=False)
-class Run:
-    """Everything one row needs to take part in the rounds of a recipe.
-
-    algorithm, mover: of a method with an orbit.  dense: the rounds of one without.
-    """
-
-    recipe: Recipe
-    transport: Transport
-    mesh: MeshShape
-    problem: Problem
-    pool: Pool
-    local: Local
-    attack: Attack
-    header: Header
-    data: str  # digest of the training examples and of who holds which
-    algorithm: Algorithm | None
-    mover: Mover | None
-    dense: FirstOrder | None
-
-    @property
-    def clock(self) -> Clock:
-        """Where this row's time goes."""
-        return self.local.probe.clock
-
-    @property
-    def bits(self) -> tuple[int, int]:
-        """What the method needs a client and round, up and down."""
-        method = self.algorithm or self.dense
-        assert method
-        return method.uplink_bits, method.downlink_bits
+from ..weights import make_mover
+from .problem import Problem, build_problem, few_inputs
+from .run import DenseRun, OrbitRun, Run
 
 
 def build_run(recipe: Recipe, transport: Transport) -> Run:
@@ -67,12 +34,12 @@ def build_run(recipe: Recipe, transport: Transport) -> Run:
 
     Collective with clients.manifest, where a row loads the data of the clients it hosts and no others.
     """
-    c, shards = recipe.clients, transport.inside.shards
+    c, shards = recipe.clients, transport.row.shards
     assert recipe.mesh.shards == shards, "the ranks are spread as the recipe says"
     mesh = MeshShape(transport.rows, shards)
     mesh.check_groups(-(-c.count // c.group))
     if c.manifest is None:
-        problem = build_problem(recipe, transport.inside)
+        problem = build_problem(recipe, transport.row)
         pool = build_pool(recipe, problem.task.train)
     else:
         problem, pool = build_hosted(recipe, c.manifest, transport, mesh)
@@ -83,7 +50,7 @@ def build_run(recipe: Recipe, transport: Transport) -> Run:
 def build_hosted(recipe: Recipe, name: str, transport: Transport, mesh: MeshShape) -> tuple[Problem, Pool]:
     """Collective: what this row holds of the clients of manifest `name`, and what all rows know of all of them."""
     c = recipe.clients
-    groups = mesh.groups_of_row(transport.row, -(-c.count // c.group))
+    groups = mesh.groups_of_row(transport.row.index, -(-c.count // c.group))
     mine = range(groups.start * c.group, min(groups.stop * c.group, c.count))
 
     def read() -> Manifest:
@@ -93,8 +60,8 @@ def build_hosted(recipe: Recipe, name: str, transport: Transport, mesh: MeshShap
         return manifest
 
     def load() -> tuple[Manifest, Problem]:
-        manifest = transport.inside.together(read)
-        return manifest, build_problem(recipe, transport.inside, manifest.clients[mine.start : mine.stop])
+        manifest = transport.row.together(read)
+        return manifest, build_problem(recipe, transport.row, manifest.clients[mine.start : mine.stop])
 
     manifest, problem = together(transport, load)
     check_same(transport, "clients.manifest", manifest.digest())
@@ -107,44 +74,44 @@ def build_hosted(recipe: Recipe, name: str, transport: Transport, mesh: MeshShap
 
 def assemble(recipe: Recipe, transport: Transport, mesh: MeshShape, problem: Problem, pool: Pool) -> Run:
     """The run of `recipe` on this row with a problem and a pool that are there already."""
-    a, c = recipe.algorithm, recipe.clients
-    probe = Probe(problem.model, problem.forward, problem.weights, a.distribution, recipe.mesh.graphs)
-    attack = Attack(recipe.attack, c.slope_noise, c.count, recipe.seed)
-    mine = mesh.groups_of_row(transport.row, pool.n_groups)
-    copy = Copy(problem.weights, host=a.walk_copy == "host")
-    local = Local(pool, problem.task, probe, a.mu, mine, c, recipe.rounding, copy, attack.flips)
-    header = make_header(recipe, problem.weights, problem.kind, problem.task.labels, pool)
-    algorithm, mover, dense = None, None, None
-    if a.name in DENSE:
-        dense = FirstOrder(recipe, problem, pool, local, transport, mine, attack.attackers)
+    a, c, weights, clock = recipe.algorithm, recipe.clients, problem.weights, Clock()
+    attack = Attack(recipe.attack, c.slope_noise, c.count, recipe.seed, transport)
+    hosted = Hosted(pool, problem.task, mesh.groups_of_row(transport.row.index, pool.n_groups), c, attack.flips)
+    header = make_header(recipe, weights, problem.kind, problem.task.labels, pool)
+    parts: dict[str, Any] = {
+        "recipe": recipe,
+        "transport": transport,
+        "mesh": mesh,
+        "problem": problem,
+        "pool": pool,
+        "attack": attack,
+        "privacy": make_privacy(recipe.privacy, a.directions, pool.clients, pool.cohort),
+        "header": header,
+        "data": pool.digest(problem.task.train),
+        "clock": clock,
+    }
+    run: Run
+    if a.traits.dense:
+        first_order = FirstOrder(recipe, weights, problem.forward, hosted, attack, transport, clock)
+        run = DenseRun(**parts, first_order=first_order)
     else:
-        # Bound here on the first examples, not on the first batch a row meets, which depends on rows and on resuming.
-        probe.bind(_few(recipe, problem.task))
-        algorithm, mover = make_algorithm(header), make_mover(header, problem.weights)
-    held = hashlib.blake2b(digest_size=16)
-    for part in pool.parts:
-        held.update(np.int64(len(part)).tobytes() + part.tobytes())
-    data = f"{problem.task.train.digest()}-{held.hexdigest()}"
-    if isinstance(pool, HostedPool):
-        data = pool.data
+        # Bound on the first examples, not on the first batch a row meets, which depends on rows and on resuming.
+        first, graphs = few_inputs(recipe, problem.task), recipe.mesh.graphs
+        probe = bound_probe(first, problem.model, problem.forward, weights, a.distribution, graphs, clock)
+        method, mover = make_algorithm(header, load_method(a.name)), make_mover(header, weights)
+        clients = ClientProbe(hosted, probe, recipe, clock)
+        run = OrbitRun(**parts, method=method, mover=mover, probe=probe, clients=clients)
     keep_freed_memory()  # what loading took has been given back
-    return Run(recipe, transport, mesh, problem, pool, local, attack, header, data, algorithm, mover, dense)
+    return run
 
 
 def build_pool(recipe: Recipe, train: Examples) -> Pool:
     """Who holds which examples."""
     c = recipe.clients
-    if recipe.algorithm.name == "mezo":
+    if recipe.algorithm.traits.central:
         return CentralPool(np.arange(len(train)), c.count, c.group, c.batch, recipe.seed)
-    parts = partition(
-        train.labels,
-        c.count,
-        c.partition,
-        beta=c.beta,
-        seed=derive(recipe.seed, "partition"),
-        shards_per_client=c.shards_per_client,
-        ids=train.owners,
-    )
+    seed = derive(recipe.seed, "partition")
+    parts = partition(c.partition, Deal(train.labels, c.count, seed, train.owners, c.beta, c.shards_per_client))
     return Pool(parts, c.cohort, c.group, c.batch, recipe.seed)
 
 

@@ -20,7 +20,7 @@ from ..noise import set_threads
 from ..orbit import Header
 from ..tasks import Task, kind_of, load_task
 from ..transport.row import Row
-from ..weights.weights import Weights
+from ..weights import Weights
 
 #: How far a sharded model's logits may be from the whole model's, in units of their spread: sums are rounded in another
 #: order. A sum over the wrong ranks is 0.7 or more apart.
@@ -78,7 +78,7 @@ def compare_with_whole_model(recipe: Recipe, problem: Problem) -> list[str]:
     Returns a note on shard 0 if the whole model is too large for that.  Raises ConfigError on every shard alike.
     """
     row, task = problem.weights.row, problem.task
-    inputs = _few(recipe, task)
+    inputs = few_inputs(recipe, task)
 
     def compute() -> None:
         """If it fails, it does on each shard by itself, so that none waits for another's sums."""
@@ -130,7 +130,7 @@ def _affordable(weights: Weights, model: nn.Module, copies: int) -> bool:
     return free is None or 4 * copies * size <= 1024 * int(free[1])
 
 
-def _few(recipe: Recipe, task: Task) -> dict[str, Tensor]:
+def few_inputs(recipe: Recipe, task: Task) -> dict[str, Tensor]:
     """Three examples that every row has, not the clients' where each has a file of its own; a short and a long one."""
     same = task.train if recipe.clients.manifest is None else next(iter(task.splits.values()))
     first = sorted((same[i] for i in range(min(64, len(same)))), key=task.tokens)

@@ -1,4 +1,4 @@
-"""An orbit and its base model become the fine-tuned model, through the same apply_ that trained it.
+"""An orbit and its base model become the fine-tuned model, through the same Mover that trained it.
 
 Promise  the replayed weights have the fingerprint the run ended with, in any dtype the run used
 """
@@ -6,12 +6,71 @@ Promise  the replayed weights have the fingerprint the run ended with, in any dt
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from ..algorithms import make_algorithm
-from ..errors import ConfigError, OrbitError
-from ..orbit import Header
-from ..weights.mover import Mover, make_mover
-from ..weights.weights import Weights
+from torch import nn
+
+from ..algorithms import Algorithm, Method, make_algorithm
+from ..config import load_method
+from ..errors import ConfigError, HpcfedError, OrbitError
+from ..model import save_shards
+from ..orbit import Header, Orbit, load_any
+from ..weights import Mover, Weights, make_mover
+from .meet import one_row
+from .problem import build_base
+
+
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """model: after `rounds` rounds (on several ranks this rank's part of it).  fingerprint: of all of its weights."""
+
+    model: nn.Module
+    rounds: int
+    fingerprint: str
+
+
+def replay(
+    orbit: str | Path | Orbit,
+    base: str,
+    *,
+    out: str | Path | None = None,
+    rounds: int | None = None,
+    revision: str | None = None,
+    pad_token: str | None = None,
+    method: str | None = None,
+) -> Replayed:
+    """Rebuild the fine-tuned model from its base model and an orbit; what `hpcfed orbit replay` does.
+
+    orbit: a sealed orbit, a journal or a run folder.  base: folder or hub name of the base model, at `revision`, with
+    `pad_token` as the run had it.  out: a new folder to write the model to, for transformers' from_pretrained.
+    rounds: stop after so many; default all.  method: FILE.py:NAME of the method that made the orbit, if it is one of
+    the user's own; its code is run.
+
+    Collective: all ranks of the launch are the shards of one model.  Raises HpcfedError, also if the orbit says another
+    final fingerprint than what it rebuilds (alone; on several ranks see meet.py).
+    """
+    with one_row() as row:
+        if out and row.any(_taken(Path(out))):
+            raise ConfigError(f"--out {out}: is there already and not empty; nothing was written")
+        found = orbit if isinstance(orbit, Orbit) else load_any(orbit)
+        if rounds is not None and rounds > found.rounds:
+            raise ConfigError(f"--rounds {rounds}: the orbit has only {found.rounds} rounds")
+        model, weights = build_base(found.header, base, revision, pad_token, row)
+        check_base(found.header, weights, found.header.dtype)
+        replay_into(found.header, found.payloads[:rounds], weights, load_method(method) if method else None)
+        fingerprint, whole = weights.fingerprint(), rounds in (None, found.rounds)
+        if whole and found.fingerprint not in (None, fingerprint):
+            raise HpcfedError(
+                f"{found.path}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}"
+            )
+        if out:
+            save_shards(model, weights.slices, row, base, Path(out))
+        return Replayed(model, found.rounds if rounds is None else rounds, fingerprint)
+
+
+def _taken(out: Path) -> bool:
+    return out.exists() and (not out.is_dir() or any(out.iterdir()))
 
 
 def check_base(header: Header, weights: Weights, dtype: str) -> None:
@@ -23,26 +82,27 @@ def check_base(header: Header, weights: Weights, dtype: str) -> None:
             f"the orbit belongs to another parameter layout ({header.layout_hash}, this model {weights.layout_hash}): "
             f"its base model is {header.base_model!r}, trained parameters {list(header.train_only) or 'all'}"
         )
-    found = weights.fingerprint()
-    if found != header.base_fingerprint:
+    fingerprint = weights.fingerprint()
+    if fingerprint != header.base_fingerprint:
         raise OrbitError(
-            f"the orbit starts from other weights: base fingerprint {header.base_fingerprint}, this model has {found}; "
-            f"its base model is {header.base_model!r}"
+            f"the orbit starts from other weights: base fingerprint {header.base_fingerprint}, this model has "
+            f"{fingerprint}; its base model is {header.base_model!r}"
         )
 
 
-def replay(header: Header, payloads: Sequence[bytes], weights: Weights, mover: Mover | None = None) -> None:
+def replay_into(header: Header, payloads: Sequence[bytes], weights: Weights, method: Method | None = None) -> None:
     """Move `weights` from the base model through the given rounds (from round 0), in one pass where no optimiser is.
 
-    mover: what goes on moving them after that.
+    method: that made the orbit, where hpcfed does not know it.  Raises OrbitError for a header that cannot be true.
     """
-    algorithm = make_algorithm(header)
-    first = max(0, len(payloads) - 1) if algorithm.cumulative else 0
-    updates = [algorithm.decode(payload, t) for t, payload in enumerate(payloads[first:], first)]
-    if mover:
-        mover.apply(updates)
-        return
+    algorithm = make_algorithm(header, method)
     try:
-        make_mover(header, weights, last=True).apply(updates)
+        replay_on(make_mover(header, weights, last=True), algorithm, payloads)
     except (ConfigError, TypeError, ValueError) as e:  # a recipe's fault is a stranger's here
         raise OrbitError(f"orbit header: its settings do not make an optimiser ({e})") from None
+
+
+def replay_on(mover: Mover, algorithm: Algorithm, payloads: Sequence[bytes]) -> None:
+    """Move the mover's weights, which are those of the base model now, through the given rounds (from round 0)."""
+    first = max(0, len(payloads) - 1) if algorithm.cumulative else 0
+    mover.apply([algorithm.decode(payload, t) for t, payload in enumerate(payloads[first:], first)])

@@ -39,9 +39,10 @@ class PeerLostError(TransportError):
 
 
 class Transport(ABC):
-    """One row's end of the client axis.  name: for people.  rank: of the launch.  row, rows: on the client axis.
+    """One row's end of the client axis.  name: for people.  rank: of the launch.  rows: on the client axis.
 
-    inside: the shard axis of this row.  noun: what `everyone` lists, and messages name.
+    row: which of them this rank belongs to, and the shard axis within it.  noun: what `everyone` lists, and messages
+    name.
 
     Every method but abort is collective: all rows call it, in the same order. A row that dies makes the others'
     next collective raise PeerLostError.
@@ -49,9 +50,8 @@ class Transport(ABC):
 
     name: str
     rank: int
-    row: int
+    row: Row
     rows: int
-    inside: Row = Row()
     noun = "row"
     _common: HpcfedError | None = None
 
@@ -125,7 +125,7 @@ class Transport(ABC):
 
     def _hosts(self, mine: int, all_rows: int, hosted: Sequence[int]) -> bool:
         """Whether `hosted` is about these rows, and agrees with the clients here and with those of all rows."""
-        return mine == hosted[self.row] and all_rows == sum(hosted) and self.rows == len(hosted)
+        return mine == hosted[self.row.index] and all_rows == sum(hosted) and self.rows == len(hosted)
 
     def all_gather(self, data: bytes) -> list[bytes]:
         """Every row's bytes, in row order; sizes may differ.  Traffic: 8 bytes, then the largest size a row."""
@@ -142,11 +142,11 @@ class Transport(ABC):
 
     def broadcast(self, data: bytes | None, root: int = 0) -> bytes:
         """The bytes of row `root`'s shard 0 on every rank; others may pass None.  Traffic: 8 bytes, then the size."""
-        assert data is not None or self.row != root
+        assert data is not None or self.row.index != root
         size = np.array([len(data or b"")], np.int64)
         self._broadcast(size, root)
         buffer = np.empty(int(size[0]), np.uint8)
-        if self.row == root:
+        if self.row.index == root:
             buffer[:] = np.frombuffer(data or b"", np.uint8)
         for i in range(0, len(buffer), CHUNK):
             self._broadcast(buffer[i : i + CHUNK], root)

@@ -44,7 +44,7 @@ def spread(everybody: Transport, launch: Launch, shards: int, device: str = "aut
 
         torch.set_num_threads(threads)
     if shards == 1:
-        everybody.inside = Row(found)
+        everybody.row = Row(everybody.row.index, found)
         return everybody
     from .shards import spread as over
 

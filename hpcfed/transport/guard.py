@@ -20,6 +20,9 @@ def fail(where: Transport | Launch, error: BaseException) -> NoReturn:
     where: the transport, or the launch while there is none yet.  An error of hpcfed's own is one sentence, another one
     brings its traceback; an error that all rows raise alike is said by row 0 only.
     """
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU; torch is not loaded for its name
+        cure = "lower clients.max_batch_tokens or clients.batch, raise mesh.shards, or take mesh.device=cpu"
+        error = HpcfedError(f"{first_line(error)}; {cure}")
     code = error.code if isinstance(error, SystemExit) else 130 if isinstance(error, KeyboardInterrupt) else 1
     shared = isinstance(where, Transport) and where.is_everywhere(error)
     if not shared or where.rank == 0:
@@ -59,9 +62,9 @@ def _abort_early() -> None:
 
 
 def _message(where: Transport | Launch, error: BaseException) -> str:
-    several = where.rows > 1 or where.inside.shards > 1 if isinstance(where, Transport) else where.size > 1
+    several = where.rows > 1 or where.row.shards > 1 if isinstance(where, Transport) else where.size > 1
     shared = isinstance(where, Transport) and where.is_everywhere(error)
-    row = f" (row {where.row})" if isinstance(where, Transport) else ""
+    row = f" (row {where.row.index})" if isinstance(where, Transport) else ""
     head = f"hpcfed: rank {where.rank}{row}: " if several and not shared else "hpcfed: "
     if isinstance(error, HpcfedError):
         return f"{head}{error}\n"
@@ -82,7 +85,4 @@ def guard(where: Transport | Launch) -> Iterator[None]:
             fail(where, error)
         raise
     except BaseException as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU; torch is not loaded for its name
-            cure = "lower clients.max_batch_tokens or clients.batch, raise mesh.shards, or take mesh.device=cpu"
-            error = HpcfedError(f"{first_line(error)}; {cure}")
         fail(where, error)

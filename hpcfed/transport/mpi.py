@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import TransportError, first_line
 from .base import PeerLostError, Transport, flush, lost
 from .launch import Launch
+from .row import Row
 
 CURE = "or use torch.distributed: --set mesh.transport=torch, or start with torchrun"
 
@@ -50,7 +51,7 @@ class MpiTransport(Transport):
                 f"MPICH and Intel MPI, {CURE}"
             )
         self.name = f"MPI ({library})"
-        self.rank, self.row, self.rows = world.rank, world.rank, world.size
+        self.rank, self.row, self.rows = world.rank, Row(world.rank), world.size
         self._channel = world.Dup()  # votes cannot meet another library's messages
 
     @contextmanager
@@ -72,7 +73,7 @@ class MpiTransport(Transport):
 
     def _to_root(self, vector: np.ndarray) -> np.ndarray | None:
         # Not MPI_Gather: MPI libraries gather small messages over a tree, through the memory of other ranks.
-        if self.row > 0:
+        if self.row.index > 0:
             with self._peers():
                 self._channel.Send(vector, 0)
             return None

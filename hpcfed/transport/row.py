@@ -19,8 +19,9 @@ T = TypeVar("T")
 
 
 class Row:
-    """This rank's place in its row.  shard: 0 to shards - 1; shard 0 speaks for the row on the client axis.
+    """A row, and this rank's place in it.  index: of the row on the client axis.
 
+    shard: 0 to shards - 1; shard 0 speaks for the row on the client axis.
     device: "cpu" or "cuda", where the model is and the ranks' tensors meet.
     beside: rows whose shard 0 is on this row's hosts.
     All methods are collective over the row: every shard calls them, in the same order.
@@ -30,8 +31,8 @@ class Row:
     shards = 1
     beside = 1
 
-    def __init__(self, device: str = "cpu") -> None:
-        self.device = device
+    def __init__(self, index: int = 0, device: str = "cpu") -> None:
+        self.index, self.device = index, device
 
     def gather(self, data: bytes) -> list[bytes]:
         """The bytes of every shard, in order; sizes may differ."""

@@ -34,12 +34,13 @@ from .torchdist import SILENCE, START, gloo_says, own_address
 class RowWorld(Row):
     """Collective over the row: every shard builds one. torch's default world is this row from then on.
 
-    address, port: where shard 0 serves the row's store; it gives `store`, the others connect.
+    index: of the row.  store: of the row, served by shard 0.  device: of this shard.
     """
 
-    def __init__(self, shard: int, shards: int, store: dist.Store, device: torch.device) -> None:
+    def __init__(self, index: int, shard: int, shards: int, store: dist.Store, device: torch.device) -> None:
+        super().__init__(index, device.type)
         assert not dist.is_initialized(), "torch.distributed's default world must be free for the row"
-        self.shard, self.shards, self.device, self._device = shard, shards, device.type, device
+        self.shard, self.shards, self._device = shard, shards, device
         if device.type == "cuda":
             torch.cuda.set_device(device)  # where DeepSpeed puts this shard
         backend = "nccl" if device.type == "cuda" else "gloo"
@@ -86,10 +87,10 @@ class ShardedTransport(Transport):
 
     noun = "rank"
 
-    def __init__(self, everybody: Transport, mesh: MeshShape, inside: Row) -> None:
-        self._everybody, self._shards, self.inside = everybody, mesh.shards, inside
+    def __init__(self, everybody: Transport, mesh: MeshShape, row: Row) -> None:
+        self._everybody, self._shards, self.row = everybody, mesh.shards, row
         self.name, self.rank = everybody.name, everybody.rank
-        self.row, self.rows = mesh.row_of(self.rank), mesh.rows
+        self.rows = mesh.rows
         everybody.name_ranks()
 
     def _sum(self, vector: np.ndarray) -> None:
@@ -101,7 +102,7 @@ class ShardedTransport(Transport):
 
     def _spoken(self, vector: np.ndarray) -> np.ndarray:
         """Zeros but from shard 0: answers that others drew for privacy would be further looks at the same vote."""
-        return np.zeros_like(vector) if self.inside.shard else vector
+        return np.zeros_like(vector) if self.row.shard else vector
 
     def _to_root(self, vector: np.ndarray) -> np.ndarray | None:
         found = self._everybody._to_root(self._spoken(vector))
@@ -114,7 +115,7 @@ class ShardedTransport(Transport):
         return self._everybody.broadcast(data, root * self._shards)
 
     def all_gather(self, data: bytes) -> list[bytes]:
-        return self._everybody.all_gather(b"" if self.inside.shard else data)[:: self._shards]
+        return self._everybody.all_gather(b"" if self.row.shard else data)[:: self._shards]
 
     def everyone(self, data: bytes) -> list[bytes]:
         return self._everybody.all_gather(data)
@@ -126,10 +127,10 @@ class ShardedTransport(Transport):
         self._everybody.abort(code)
 
     def close(self) -> None:
-        if self.inside.shards > 1:
+        if self.row.shards > 1:
             self._everybody.barrier()  # else a rank that is still inside a collective of its row loses a peer
-            self.inside.close()
-            self.inside = Row()
+            self.row.close()
+            self.row = Row(self.row.index)
         self._everybody.close()
 
 
@@ -158,7 +159,7 @@ def spread(everybody: Transport, launch: Launch, shards: int, device: str = "cpu
             host, port = places[row * shards].decode().split()
             store = dist.TCPStore(host, int(port), None, False, START, wait_for_workers=False)
         here = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device("cpu")
-        world = RowWorld(shard, shards, store, here)
+        world = RowWorld(row, shard, shards, store, here)
     except (RuntimeError, ValueError, OSError) as error:
         raise TransportError(
             f"the {shards} shards of row {row} did not find each other at {host} within {START.total_seconds():.0f} s: "

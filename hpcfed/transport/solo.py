@@ -7,6 +7,7 @@ from typing import NoReturn
 import numpy as np
 
 from .base import Transport
+from .row import Row
 
 
 class SoloTransport(Transport):
@@ -15,7 +16,7 @@ class SoloTransport(Transport):
     name = "alone"
 
     def __init__(self) -> None:
-        self.rank, self.row, self.rows = 0, 0, 1
+        self.rank, self.row, self.rows = 0, Row(), 1
 
     def _sum(self, vector: np.ndarray) -> None:
         pass

@@ -23,6 +23,7 @@ import torch.distributed as dist
 from ..errors import TransportError, first_line
 from .base import PeerLostError, Transport, flush, lost
 from .launch import Launch, MeetingPoint, meeting_point
+from .row import Row
 from .watch import Watch
 
 START = timedelta(seconds=120)  # a rank that died before it came here must not hold the others for torch's 30 minutes
@@ -38,7 +39,7 @@ class TorchTransport(Transport):
 
     def __init__(self, launch: Launch, backend: Literal["gloo", "nccl"] = "gloo") -> None:
         self.name = f"torch.distributed ({backend})"
-        self.rank, self.row, self.rows = launch.rank, launch.rank, launch.size
+        self.rank, self.row, self.rows = launch.rank, Row(launch.rank), launch.size
         self._device = torch.device("cuda", launch.local_rank) if backend == "nccl" else torch.device("cpu")
         point = meeting_point(launch)
         try:
@@ -46,7 +47,7 @@ class TorchTransport(Transport):
             channel = _fresh_part(self._store, launch)
             address = own_address(launch, point)
             self._group: Any = _nccl(channel, launch) if backend == "nccl" else _gloo(channel, launch, address)
-            self._watch = Watch(channel, self.row, self.rows, address or point.host, START.total_seconds())
+            self._watch = Watch(channel, self.row.index, self.rows, address or point.host, START.total_seconds())
         except (RuntimeError, ValueError, OSError) as error:
             raise TransportError(
                 f"the {launch.size} ranks did not find each other at {point.host}:{point.port} within "
@@ -89,7 +90,7 @@ class TorchTransport(Transport):
 
     def _to_root(self, vector: np.ndarray) -> np.ndarray | None:
         # gloo and NCCL both gather by one send a row to the root, not over a tree.
-        root = self.row == 0
+        root = self.row.index == 0
         out = self._tensor(np.empty((self.rows if root else 0, len(vector)), vector.dtype))
         with self._peers():
             self._group.gather([list(out)] if root else [], [self._tensor(vector)], _gather_options()).wait()

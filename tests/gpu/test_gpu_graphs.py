@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from hpcfed.messages import Update
 from hpcfed.probe import Probe
-from hpcfed.probe.slopes import slopes
+from hpcfed.probe.slopes import slopes_of
+from hpcfed.probe.trial import bound_probe
 from hpcfed.tasks import Batch
+from hpcfed.weights import Weights
 from hpcfed.weights import mover as update
-from hpcfed.weights.weights import Weights
-from tests.small import tiny_batch, tiny_model
+from tests.support.small import tiny_batch, tiny_model
 
 try:
     from hpcfed.noise import triton  # noqa: F401
@@ -36,9 +37,13 @@ def on_gpu(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.to(GPU) for k, v in inputs.items()}
 
 
-def pair_of(model: nn.Module, held: Weights) -> list[Probe]:
+def squares(logits: Tensor, batch: Batch) -> Tensor:
+    return logits.float().square().flatten(1).mean(1)
+
+
+def pair_of(model: nn.Module, held: Weights, inputs: dict[str, Tensor]) -> list[Probe]:
     """An eager probe and a graphed one."""
-    return [Probe(model, lambda i: model(**i).logits, held, "gaussian", graphs=on) for on in (False, True)]
+    return [bound_probe(inputs, model, lambda i: model(**i).logits, held, "gaussian", graphs=on) for on in (0, 1)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -47,7 +52,8 @@ def test_replayed_logits_have_the_bits_of_eager_ones(kind, dtype):
     """Two shapes in turn, other inputs and seeds each time, and the weights move in between."""
     model = tiny_model(kind, dtype=dtype).to(GPU)
     held = Weights(model)
-    eager, graphed = pair_of(model, held)
+    first = {k: v.to(dtype) if v.is_floating_point() else v for k, v in on_gpu(tiny_batch(kind, 4)).items()}
+    eager, graphed = pair_of(model, held, first)
     for seed in range(6):
         for rows in (4, 6):
             inputs = on_gpu(tiny_batch(kind, rows, seed=seed))
@@ -62,7 +68,7 @@ def test_replayed_logits_have_the_bits_of_eager_ones(kind, dtype):
 def test_a_batch_of_known_padding_is_replayed_with_its_own():
     """The real tokens lie elsewhere each time; their number is the same."""
     model = tiny_model("opt").to(GPU)
-    eager, graphed = pair_of(model, Weights(model))
+    eager, graphed = pair_of(model, Weights(model), on_gpu(tiny_batch("opt")))
     for seed in range(5):
         inputs = tiny_batch("opt", seed=seed)
         inputs = {k: v.roll(seed, 0) for k, v in inputs.items()}
@@ -76,7 +82,7 @@ def test_a_batch_of_known_padding_is_replayed_with_its_own():
 
 def test_logits_outlive_the_next_replay():
     model, inputs = tiny_model("vit").to(GPU), on_gpu(tiny_batch("vit"))
-    _, graphed = pair_of(model, Weights(model))
+    _, graphed = pair_of(model, Weights(model), inputs)
     for _ in range(2):
         graphed.logits(inputs, 1, MU)
     first = graphed.logits(inputs, 1, MU)
@@ -91,10 +97,10 @@ def test_graphed_rounds_end_where_their_replay_on_the_cpu_ends(kind):
     model, inputs = copy.deepcopy(base).to(GPU), on_gpu(tiny_batch(kind))
     inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
     held, alone, batch = Weights(model), Weights(base), Batch(inputs, torch.zeros(4, dtype=torch.int64, device=GPU))
-    _, probe = pair_of(model, held)
+    _, probe = pair_of(model, held, inputs)
     updates = []
     for seed in range(20):
-        p, _ = slopes(probe, lambda x, _: x.float().square().flatten(1).mean(1), [(batch, np.arange(4))], 4, [seed], MU)
+        p, _ = slopes_of(probe, squares, [(batch, np.arange(4))], 4, [seed], MU)
         sign = np.array([1 if p.sum() > 0 else -1], np.float32)
         updates.append(Update(np.array([seed], np.uint64), sign, 1e-3))
         update.apply_(held, updates[-1:], "gaussian", "stochastic")
@@ -110,7 +116,7 @@ def test_a_model_that_waits_for_the_device_runs_eagerly():
         assert inputs["pixel_values"].abs().sum().item() > 0
         return model(**inputs).logits
 
-    eager, graphed = (Probe(model, waits, Weights(model), "gaussian", graphs=on) for on in (False, True))
+    eager, graphed = (bound_probe(inputs, model, waits, Weights(model), "gaussian", graphs=on) for on in (0, 1))
     stream = torch.cuda.current_stream()
     for seed in range(5):
         assert all(map(torch.equal, graphed.logits(inputs, seed, MU), eager.logits(inputs, seed, MU)))

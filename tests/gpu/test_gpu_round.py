@@ -19,14 +19,15 @@ from torch import nn
 
 from benchmarks import gpu_round, reference
 from hpcfed.messages import Update
-from hpcfed.model.head import restrict_head
-from hpcfed.probe import Probe, dual
-from hpcfed.probe.slopes import slopes
+from hpcfed.model.head import Inputs, restrict_head
+from hpcfed.probe import Probe, draws
+from hpcfed.probe.draws import Pass
+from hpcfed.probe.slopes import slopes_of
+from hpcfed.probe.trial import bound_probe
 from hpcfed.tasks import Batch
+from hpcfed.weights import Weights, weights
 from hpcfed.weights import mover as update
-from hpcfed.weights import weights
-from hpcfed.weights.weights import Weights
-from tests.small import tiny_batch, tiny_model
+from tests.support.small import tiny_batch, tiny_model
 
 try:
     from hpcfed.noise import triton
@@ -38,8 +39,8 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU her
 GPU = torch.device("cuda")
 
 
-def probe_of(model: nn.Module, held: Weights) -> Probe:
-    return Probe(model, lambda inputs: model(**inputs).logits, held, "gaussian")
+def probe_of(model: nn.Module, held: Weights, inputs: Inputs) -> Probe:
+    return bound_probe(inputs, model, lambda batch: model(**batch).logits, held, "gaussian")
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -49,22 +50,21 @@ def test_a_round_by_the_interpreted_engine_has_the_bits_of_the_cpu(monkeypatch):
     model, inputs = tiny_model("opt", dtype=torch.bfloat16), tiny_batch("opt")
     assert restrict_head(model, [7, 300])
     held = Weights(model, ["*embed_tokens*", "*layers.1.fc1*", "*final_layer_norm.weight"])
-    probe, start = probe_of(model, held), copy.deepcopy(model.state_dict())
+    probe, start = probe_of(model, held, inputs), copy.deepcopy(model.state_dict())
     updates = [Update(np.array([7, 8], np.uint64), np.array([1, -2], np.float32), 1e-3)] * 2
 
     def round_() -> tuple[list[bytes], list[str]]:
         model.load_state_dict(start)
         with torch.inference_mode():  # not logits(), which runs two passes where this fails
-            logits = [x.view(torch.int16).numpy().tobytes() for x in probe._dual(inputs, 5, 0.01)]
+            logits = [x.view(torch.int16).numpy().tobytes() for x in probe.dual(inputs, Pass(5, 0.01))]
         prints = []
         for once in (False, True):
             update.apply_(held, updates, "gaussian", "stochastic", once=once)
             prints.append(held.fingerprint())
         return logits, prints
 
-    probe.bind(inputs)
     expected = round_()
-    for module, names in ((dual, ["perturb", "perturb_rows"]), (update, ["move_"]), (weights, ["fingerprint"])):
+    for module, names in ((draws, ["perturb", "perturb_rows"]), (update, ["move_"]), (weights, ["fingerprint"])):
         for name in names:
             monkeypatch.setattr(module, name, getattr(triton, name))
     assert probe.mode == "dual" and round_() == expected
@@ -78,10 +78,10 @@ def test_a_run_on_the_gpu_is_replayed_on_the_cpu(dtype):
     model, inputs = copy.deepcopy(base).to(GPU), {k: v.to(GPU) for k, v in tiny_batch("opt").items()}
     held, alone = Weights(model), Weights(base)
     assert held.fingerprint() == alone.fingerprint()
-    probe, batch = probe_of(model, held), Batch(inputs, torch.zeros(4, dtype=torch.int64, device=GPU))
+    probe, batch = probe_of(model, held, inputs), Batch(inputs, torch.zeros(4, dtype=torch.int64, device=GPU))
     updates = []
     for seed in range(100):
-        p, _ = slopes(probe, lambda x, _: x.float().square().mean((1, 2)), [(batch, np.arange(4))], 4, [seed], 1e-2)
+        p, _ = slopes_of(probe, lambda x, _: x.float().square().mean((1, 2)), [(batch, np.arange(4))], 4, [seed], 1e-2)
         sign = np.array([1 if p.sum() > 0 else -1], np.float32)
         updates.append(Update(np.array([seed], np.uint64), sign, 1e-3))
         update.apply_(held, updates[-1:], "gaussian", "stochastic")
@@ -95,8 +95,9 @@ def test_a_run_on_the_gpu_is_replayed_on_the_cpu(dtype):
 def test_both_sides_are_those_of_the_cpu(kind):
     model, inputs = tiny_model(kind), tiny_batch(kind)
     twin = copy.deepcopy(model).to(GPU)
-    on_gpu = probe_of(twin, Weights(twin)).logits({k: v.to(GPU) for k, v in inputs.items()}, 3, 0.01)
-    for a, b in zip(probe_of(model, Weights(model)).logits(inputs, 3, 0.01), on_gpu, strict=True):
+    there = {k: v.to(GPU) for k, v in inputs.items()}
+    on_gpu = probe_of(twin, Weights(twin), there).logits(there, 3, 0.01)
+    for a, b in zip(probe_of(model, Weights(model), inputs).logits(inputs, 3, 0.01), on_gpu, strict=True):
         torch.testing.assert_close(a, b.cpu(), rtol=1e-3, atol=1e-4)
 
 
@@ -106,9 +107,9 @@ def test_the_probe_and_the_update_do_not_wait_for_the_gpu():
     inputs = {"input_ids": inputs["input_ids"].to(GPU)}  # transformers itself waits to read an attention mask
     assert restrict_head(model, [7, 300])
     held = Weights(model)
-    probe = probe_of(model, held)
+    probe = probe_of(model, held, inputs)
     step = Update(np.array([7], np.uint64), np.ones(1, np.float32), 1e-3)
-    for seed in (1, 2):  # the first compiles kernels and binds
+    for seed in (1, 2):  # the first compiles kernels
         torch.cuda.set_sync_debug_mode("error" if seed == 2 else "default")
         try:
             probe.logits(inputs, seed, 1e-3)

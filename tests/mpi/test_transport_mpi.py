@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks.harness import ROOT, environment, fails, launch, mpirun, run_ranks
-from tests.ranks.transport_checks import STUMBLER, die, disagree, everything
+from tests.support.harness import ROOT, environment, fails, launch, mpirun, run_ranks
+from tests.support.transport_checks import STUMBLER, die, disagree, everything
 
 
 @pytest.fixture(autouse=True)

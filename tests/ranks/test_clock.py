@@ -9,15 +9,14 @@ import numpy as np
 
 from hpcfed.clock import SHARES, shares
 from hpcfed.config import load_recipe
-from hpcfed.privacy import Ledger
 from hpcfed.runs.folder import RunFolder
-from hpcfed.runs.keeper import Keeper
 from hpcfed.runs.read import read_metrics
+from hpcfed.runs.record import FolderRecord, Record
 from hpcfed.train.build import build_together
 from hpcfed.train.loop import train
-from hpcfed.train.round import State, run_round
+from hpcfed.train.round import State
 from hpcfed.transport.base import Transport
-from tests.ranks.harness import run_ranks
+from tests.support.harness import run_ranks
 
 ROUNDS = 20
 #: Row 0 hosts a group of twenty clients, row 1 one of a single client.
@@ -30,11 +29,12 @@ def uneven(transport: Transport, folder: str) -> list[Any]:
     run = build_together(recipe, transport)
     for t in range(ROUNDS):
         with run.clock.round():
-            run_round(run, t, None, State(Ledger(run.pool.clients)))
+            run.round(t, State())
     spent = run.clock.take()
     everyone = np.stack([np.frombuffer(raw).reshape(spent.shape) for raw in transport.all_gather(spent.tobytes())])
-    keeper = Keeper(RunFolder.create(folder, "", {}), quiet=True) if transport.row == 0 else None
-    summary = train(build_together(recipe, transport), keeper)
+    run = build_together(recipe, transport)
+    run.record = FolderRecord(RunFolder.create(folder, "", {}), quiet=True) if transport.row.index == 0 else Record()
+    summary = train(run)
     return [shares(everyone).tolist(), spent.sum(0).tolist(), summary]
 
 

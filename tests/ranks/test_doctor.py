@@ -11,9 +11,9 @@ import pytest
 from hpcfed.cluster.doctor import check_launch, explain
 from hpcfed.errors import ConfigError, TransportError
 from hpcfed.transport.launch import Launch
-from tests.command import ok, refused
-from tests.ranks.doctor_checks import differ
-from tests.ranks.harness import ROOT, Launcher, environment, launch, mpirun, run_ranks
+from tests.support.command import ok, refused
+from tests.support.doctor_checks import differ
+from tests.support.harness import ROOT, Launcher, environment, launch, mpirun, run_ranks
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "mpirun"])

@@ -22,8 +22,8 @@ from hpcfed.runs.read import read_metrics, read_summary
 from hpcfed.train.start import earlier_attempts, note_begun
 from hpcfed.transport.base import Transport
 from hpcfed.transport.launch import Launch, discover
-from tests.command import ok
-from tests.ranks.harness import environment, free_port, launch, run_ranks, stop
+from tests.support.command import ok
+from tests.support.harness import environment, free_port, launch, run_ranks, stop
 
 ONE_HOST = ["--standalone", "--nproc-per-node=2"]
 ROUNDS = 120
@@ -147,9 +147,9 @@ def attempts(transport: Transport, folder: str) -> list[Any]:
     """What a job finds before and after it entered a folder, and once the run there has ended."""
     out, found = Path(folder), []
     for step in ("nothing", "begun", "ended"):
-        if transport.row == 0 and step == "begun":
+        if transport.row.index == 0 and step == "begun":
             note_begun(discover(), out)
-        if transport.row == 0 and step == "ended":
+        if transport.row.index == 0 and step == "ended":
             (out / "summary.json").write_text('{"status": "finished"}')
         transport.barrier()
         found.append(earlier_attempts(transport, discover(), out))

@@ -24,10 +24,10 @@ from hpcfed.orbit import load_any, read_journal
 from hpcfed.privacy import total_epsilon
 from hpcfed.transport.choose import choose
 from hpcfed.transport.launch import Launch
-from tests.command import ok, refused
-from tests.ranks import family_checks
-from tests.ranks.family_checks import DENSE, FAMILY, TINY, VARIANTS, command, family, one_run, rank, result
-from tests.ranks.harness import free_port, mpirun, run_ranks
+from tests.support import family_checks
+from tests.support.command import ok, refused
+from tests.support.family_checks import DENSE, FAMILY, TINY, VARIANTS, command, family, one_run, rank, result
+from tests.support.harness import free_port, mpirun, run_ranks
 
 Result = list[Any]
 Forked = multiprocessing.context.ForkServerContext
@@ -46,7 +46,7 @@ def forked() -> Forked:
     """Starts processes that have imported everything: that saves 6 s of a core for each."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tests.ranks.family_checks", "hpcfed.train.loop", "transformers.models.vit.modeling_vit"]
+        ["tests.support.family_checks", "hpcfed.train.loop", "transformers.models.vit.modeling_vit"]
     )
     return context
 

@@ -12,12 +12,13 @@ import pytest
 from hpcfed.config import load_recipe
 from hpcfed.errors import ConfigError
 from hpcfed.train.build import build_together
+from hpcfed.train.meet import Meeting
 from hpcfed.train.start import run_recipe
 from hpcfed.transport.base import Transport
 from hpcfed.transport.choose import choose
 from hpcfed.transport.launch import Launch, discover
-from tests.ranks.harness import run_ranks
-from tests.small import save_tiny_folder, sentences, tiny_sst2, write_jsonl
+from tests.support.harness import run_ranks
+from tests.support.small import save_tiny_folder, sentences, tiny_sst2, write_jsonl
 
 SIZES = (3, 9, 5, 4, 12, 2, 6)  # groups of two: row 0 of two hosts the first four
 METHODS = {
@@ -50,7 +51,7 @@ def runs(transport: Transport, folder: str, where: str, name: str) -> dict[str, 
     for method, more in METHODS.items():
         out = Path(folder, name, method)
         recipe = load_recipe("sst2-opt-125m", [*given, *more])
-        summary = run_recipe(recipe, transport, discover(), out, False, False, True)
+        summary = run_recipe(Meeting(recipe, transport, discover()), out, quiet=True).summary
         transport.barrier()
         told = json.loads((out / "partition.json").read_text())
         found[method] = [summary["fingerprint"], (out / "orbit.safetensors").read_bytes().hex(), told]
@@ -59,19 +60,19 @@ def runs(transport: Transport, folder: str, where: str, name: str) -> dict[str, 
 
 def on_two(transport: Transport, folder: str) -> list[Any]:
     """All methods, what a row holds, and what every row says when one row's file is gone, or its manifest another."""
-    found = runs(transport, folder, f"row{transport.row}", "two")
+    found = runs(transport, folder, f"row{transport.row.index}", "two")
     given = [f"model.name={folder}/opt-causal-lm-0", f"task.data={folder}/sst2", "clients.manifest=clients.jsonl"]
     recipe = load_recipe("sst2-opt-125m", [*given, "clients.group=2", "clients.batch=4"])
     held = len(build_together(recipe, transport).problem.task.train)
     said = []
-    if transport.row == 1:
+    if transport.row.index == 1:
         Path("6.jsonl").rename("hidden")
     for _ in range(2):
         try:
             build_together(recipe, transport)
         except ConfigError as e:
             said.append(str(e))
-        if transport.row == 1:
+        if transport.row.index == 1:
             Path("hidden").replace("6.jsonl") if not Path("6.jsonl").exists() else None
             text = Path("clients.jsonl").read_text()
             Path("clients.jsonl").write_text(text.replace('"weight": 7', '"weight": 8'))

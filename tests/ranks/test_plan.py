@@ -6,12 +6,11 @@ from typing import Any
 
 from hpcfed.config import Recipe, load_recipe
 from hpcfed.plan.plan import make_plan
-from hpcfed.privacy import Ledger
 from hpcfed.train.build import build_run
-from hpcfed.train.round import State, run_round
+from hpcfed.train.round import State
 from hpcfed.transport.base import Transport
-from tests.ranks.family_checks import FAMILY, TINY
-from tests.ranks.harness import run_ranks
+from tests.support.family_checks import FAMILY, TINY
+from tests.support.harness import run_ranks
 
 #: Groups of two and five clients: of three rows, one hosts a single client.
 VARIANTS = {name: settings for name, settings in FAMILY.items() if "epoch" not in name} | {
@@ -30,7 +29,7 @@ def sent(transport: Transport, names: list[str]) -> dict[str, list[Any]]:
     found = {}
     for name in names:
         run = build_run(recipe(name), transport)
-        outcome = run_round(run, 0, None, State(Ledger(5)))
+        outcome = run.round(0, State())
         found[name] = [outcome.payload_bytes, *run.bits]
     return found
 

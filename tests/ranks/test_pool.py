@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from hpcfed.clients import Pool, partition
+from hpcfed.clients.partition import Deal
 from hpcfed.config import load_recipe
-from hpcfed.privacy import Ledger
 from hpcfed.tasks import Examples
 from hpcfed.train.build import assemble
 from hpcfed.train.problem import build_problem
-from hpcfed.train.round import State, run_round
+from hpcfed.train.round import State
 from hpcfed.transport.base import Transport
 from hpcfed.transport.choose import choose
 from hpcfed.transport.launch import Launch
 from hpcfed.transport.mesh import MeshShape
-from tests.ranks.harness import run_ranks
+from tests.support.harness import run_ranks
 
 HELD, ROUNDS = 2, 3
 
@@ -30,9 +30,9 @@ def rounds(transport: Transport, clients: int, group: int) -> list[Any]:
     n, real = HELD * clients, problem.task.train
     columns = {name: np.resize(column, (n, *column.shape[1:])) for name, column in real.columns.items()}
     problem.task = replace(problem.task, train=Examples(columns, np.resize(real.labels, n)))
-    pool = Pool(partition(problem.task.train.labels, clients, "iid"), clients, group, 1, recipe.seed)
+    pool = Pool(partition("iid", Deal(problem.task.train.labels, clients)), clients, group, 1, recipe.seed)
     run = assemble(recipe, transport, MeshShape(transport.rows, 1), problem, pool)
-    outcomes = [run_round(run, t, None, State(Ledger(1))) for t in range(ROUNDS)]
+    outcomes = [run.round(t, State()) for t in range(ROUNDS)]
     sums = [int(o.sums[0]) for o in outcomes if o.sums is not None]
     return [problem.weights.fingerprint(), sums, [o.payload_bytes for o in outcomes]]
 

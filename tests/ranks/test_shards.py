@@ -23,13 +23,21 @@ from hpcfed.orbit import load_any, pack_signs, seal
 from hpcfed.plan.plan import make_plan
 from hpcfed.train.build import build_pool
 from hpcfed.train.problem import build_problem
-from hpcfed.train.replay import replay
-from hpcfed.weights.weights import Weights
-from tests.ranks import shard_checks
-from tests.ranks.harness import fails, launch, mpirun
-from tests.ranks.shard_checks import DTYPES, FAMILIES, LAUNCHES, LONG, PLACES, ROUNDS, VARIANTS, killed, recipe_of
+from hpcfed.train.replay import replay_into
+from hpcfed.weights import Weights
 from tests.ranks.test_elastic import ONE_HOST, ended, job, kill, rounds
-from tests.small import VOCABULARY, save_tiny_folder, sentences, tiny_config, tiny_sst2, tiny_tokenizer, write_jsonl
+from tests.support import shard_checks
+from tests.support.harness import fails, launch, mpirun
+from tests.support.shard_checks import DTYPES, FAMILIES, LAUNCHES, LONG, PLACES, ROUNDS, VARIANTS, killed, recipe_of
+from tests.support.small import (
+    VOCABULARY,
+    save_tiny_folder,
+    sentences,
+    tiny_config,
+    tiny_sst2,
+    tiny_tokenizer,
+    write_jsonl,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,10 +67,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
         for dtype in DTYPES:
             recipe = recipe_of(str(tmp), family, f"model.dtype={dtype}", "algorithm.directions=2")
             problem = build_problem(recipe)
-            header = make_header(recipe, problem, build_pool(recipe, problem.task.train))
+            pool = build_pool(recipe, problem.task.train)
+            header = make_header(recipe, problem.weights, problem.kind, problem.task.labels, pool)
             votes = np.random.default_rng(7).choice([-1, 1], (ROUNDS, 2))
             payloads = [pack_signs(signs) for signs in votes]
-            replay(header, payloads, problem.weights)
+            replay_into(header, payloads, problem.weights)
             seal(tmp / f"{family}-{dtype}.safetensors", header, payloads, problem.weights.fingerprint())
     return str(tmp)
 
@@ -191,7 +200,7 @@ def test_a_live_run_replays_on_one_rank(four: list[dict[str, Any]], folder: str)
     orbit = load_any(Path(folder, "feedsign", "orbit.safetensors"))
     problem = build_problem(recipe_of(folder, "opt"))
     assert problem.weights.fingerprint() == orbit.header.base_fingerprint
-    replay(orbit.header, orbit.payloads, problem.weights)
+    replay_into(orbit.header, orbit.payloads, problem.weights)
     assert problem.weights.fingerprint() == orbit.fingerprint == four[0]["runs"]["feedsign"][0]
 
 

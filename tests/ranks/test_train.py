@@ -15,9 +15,9 @@ import pytest
 from hpcfed.orbit import read_journal
 from hpcfed.transport.choose import choose
 from hpcfed.transport.launch import Launch
-from tests.command import ok
-from tests.ranks.harness import Launcher, launch, mpirun, run_ranks, start, stop
-from tests.ranks.train_checks import (
+from tests.support.command import ok
+from tests.support.harness import Launcher, launch, mpirun, run_ranks, start, stop
+from tests.support.train_checks import (
     VARIANTS,
     grown,
     interrupted_and_several,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks.harness import fails, launch, run_ranks
-from tests.ranks.transport_checks import PHOENIX, STUMBLER, die, disagree, everything
+from tests.support.harness import fails, launch, run_ranks
+from tests.support.transport_checks import PHOENIX, STUMBLER, die, disagree, everything
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.slurm.cluster import Cluster, need_slurm
+from tests.support.slurm_cluster import Cluster, need_slurm
 
 
 @pytest.fixture(scope="session")

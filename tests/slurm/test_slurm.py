@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from hpcfed.runs.read import read_metrics
-from tests.command import ok, settings
-from tests.slurm.cluster import Cluster, skip
-from tests.small import save_tiny_folder, tiny_sst2
+from tests.support.command import ok, settings
+from tests.support.slurm_cluster import Cluster, skip
+from tests.support.small import save_tiny_folder, tiny_sst2
 
 # Large enough a number of rounds to be caught in the middle, small enough to be quick.
 SMALL = settings(clients__count=4, clients__batch=16, clients__group=1, clients__partition="iid", eval_every=0)

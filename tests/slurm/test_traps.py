@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import transport_checks
-from tests.ranks.harness import ROOT
-from tests.slurm.cluster import Cluster
+from tests.support import transport_checks
+from tests.support.harness import ROOT
+from tests.support.slurm_cluster import Cluster
 
 PRIVATE = "pmix"  # {lab}/pmix is another folder on every node
 
@@ -69,7 +69,7 @@ def test_worlds_of_one_rank_are_an_error(cluster: Cluster, tmp_path: Path, mpi: 
 
 @pytest.mark.parametrize("mpi", ["none", "pmix"])
 def test_a_rank_that_raises_ends_the_job_and_has_said_why(cluster: Cluster, tmp_path: Path, mpi: str) -> None:
-    harness, body = str(ROOT / "tests" / "ranks" / "harness.py"), transport_checks.__file__
+    harness, body = str(ROOT / "tests" / "support" / "harness.py"), transport_checks.__file__
     said = cluster.srun(3, 1, sys.executable, harness, body, "die", str(tmp_path), '["raise", 1]', mpi=mpi)
     assert said.code != 0 and "rank 1 (row 1): ValueError: boom in row 1" in said.output, said.output
     cluster.wait_for("free nodes", lambda: not cluster.run("squeue", "-h"))

@@ -7,9 +7,9 @@ import pytest
 
 from hpcfed.algorithms.fedkseed import probabilities
 from hpcfed.seeds import derive, words
-from hpcfed.train.replay import replay
-from tests.unit.algorithms.oracle import LR, build, move, play, same, slope, weights
-from tests.unit.test_train import CLIENTS
+from hpcfed.train.replay import replay_into, replay_on
+from tests.support.oracle import LR, build, move, play, same, slope, weights
+from tests.support.toy import CLIENTS
 
 POOL, TAU, ROUNDS = 16, 5, 4
 
@@ -33,7 +33,7 @@ def test_accumulators_and_probabilities(monkeypatch, pro: bool):
             v = w
             for i, batch in enumerate(run.pool.steps(k, t, TAU, False)):
                 j = int((words(derive(0, "pool draw", t, k), TAU)[i] / 2**64 >= edges[:-1]).sum())
-                assert run.algorithm.plan(t, last).seeds[k, i] == seeds[j]
+                assert run.method.plan(t, last).seeds[k, i] == seeds[j]
                 p = np.float32(run_slope(run, v, seeds[j], batch))
                 v = move(v, seeds[j], p * np.float32(LR))
                 a[j] += sizes[k] / sizes.sum() * p
@@ -61,18 +61,18 @@ def test_the_last_payload_is_the_model(monkeypatch):
         run = build(monkeypatch, settings(False), model={"dtype": dtype})
         payloads = play(run, ROUNDS)
         other = build(monkeypatch, settings(False), model={"dtype": dtype}).problem.weights
-        replay(run.header, payloads, other)
+        replay_into(run.header, payloads, other)
         assert other.fingerprint() == run.problem.weights.fingerprint()
         late = build(monkeypatch, settings(False), model={"dtype": dtype})
-        replay(run.header, payloads[:2], late.problem.weights, late.mover)  # joins after two rounds and goes on
-        late.mover.apply([late.algorithm.decode(payloads[2], 2)])
-        late.mover.apply([late.algorithm.decode(payloads[3], 3)])
+        replay_on(late.mover, late.method, payloads[:2])  # joins after two rounds and goes on
+        late.mover.apply([late.method.decode(payloads[2], 2)])
+        late.mover.apply([late.method.decode(payloads[3], 3)])
         assert late.problem.weights.fingerprint() == run.problem.weights.fingerprint()
 
 
 def test_bits_of_the_papers_pool():
     from hpcfed.algorithms import make_algorithm
-    from tests.unit.orbit.test_header import make
+    from tests.support.orbits import make
 
     paper = {"pool": 4096, "steps": 200, "cohort": 10, "width": 4096}
     algorithm = make_algorithm(make(algorithm="fedkseed", directions=1, payload="floats", settings=paper))
@@ -90,7 +90,7 @@ def test_probabilities_follow_the_mean_amplitude():
 
 def test_a_pool_is_drawn_from_evenly(monkeypatch):
     run = build(monkeypatch, settings(False))
-    seeds = np.concatenate([run.algorithm.plan(t, None).seeds.ravel() for t in range(400)])
+    seeds = np.concatenate([run.method.plan(t, None).seeds.ravel() for t in range(400)])
     _, counts = np.unique(seeds, return_counts=True)
     expected = len(seeds) / POOL
     assert len(counts) == POOL and ((counts - expected) ** 2 / expected).sum() < 50  # chi-squared, 15 degrees: p ~ 1e-5

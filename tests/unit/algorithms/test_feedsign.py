@@ -8,7 +8,7 @@ from hpcfed.errors import DivergedError, OrbitError
 from hpcfed.messages import Slopes, Tally
 from hpcfed.orbit import unpack_signs
 from hpcfed.seeds import derive
-from tests.unit.orbit.test_header import make
+from tests.support.orbits import make
 
 CONSTANT = {"name": "constant", "warmup": 0, "rounds": 100, "final": 0.0}
 

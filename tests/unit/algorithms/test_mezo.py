@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hpcfed.seeds import derive, sample
-from tests.unit.algorithms.oracle import LR, build, move, play, same, slope, weights
+from tests.support.oracle import LR, build, move, play, same, slope, weights
 
 
 @pytest.mark.parametrize("slices", [1, 3])
@@ -20,7 +20,7 @@ def test_one_batch_of_all_data(monkeypatch, slices: int):
         assert p == pytest.approx(slope(run, w, seed, batch), rel=1e-3, abs=1e-3)
         w = move(w, seed, p * np.float32(LR))
     assert same(run, w)
-    assert run.algorithm.uplink_bits == 0 and len(run.pool.parts) == 1
+    assert run.method.uplink_bits == 0 and len(run.pool.parts) == 1
 
 
 def test_no_more_slices_than_examples_in_the_batch(monkeypatch):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hpcfed.seeds import derive
-from tests.unit.algorithms.oracle import LR, build, move, play, same, slope, weights
-from tests.unit.test_train import CLIENTS
+from tests.support.oracle import LR, build, move, play, same, slope, weights
+from tests.support.toy import CLIENTS
 
 
 @pytest.mark.parametrize("steps", [3, "epoch"])
@@ -29,7 +31,7 @@ def test_mean_of_walks(monkeypatch, steps):
         for name in w:
             np.testing.assert_allclose(w[name], np.mean([end[name] for end in ends], 0), atol=1e-5)
     assert same(run, w)
-    assert run.algorithm.uplink_bits == 64 * most
+    assert run.method.uplink_bits == 64 * most
 
 
 def test_an_epoch_visits_every_example_once(monkeypatch):
@@ -56,8 +58,8 @@ def test_a_walk_leaves_no_trace(monkeypatch, dtype: str, place: str):
     algorithm = {"name": "zo-fedavg", "lr": LR, "local_steps": 20, "walk_copy": place}
     run = build(monkeypatch, algorithm, model={"dtype": dtype})
     before = run.problem.weights.fingerprint()
-    plan = run.algorithm.plan(0, None)
-    found = run.local.slopes(0, plan.seeds, plan.walk, plan.batches)
+    plan = run.method.plan(0, None)
+    found = run.clients.slopes(0, plan)
     assert np.isfinite(found.values).all() and run.problem.weights.fingerprint() == before
-    first = run.local.slopes(0, plan.seeds[:, :1], plan.walk[:1], plan.batches)
+    first = run.clients.slopes(0, replace(plan, seeds=plan.seeds[:, :1], walk=plan.walk[:1]))
     assert np.array_equal(first.values[:, 0], found.values[:, 0])

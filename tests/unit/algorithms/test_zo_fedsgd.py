@@ -7,8 +7,8 @@ import pytest
 
 from hpcfed.algorithms.zo_fedsgd import tallied
 from hpcfed.seeds import derive
-from tests.unit.algorithms.oracle import LR, build, move, play, same, slope, weights
-from tests.unit.test_train import CLIENTS
+from tests.support.oracle import LR, build, move, play, same, slope, weights
+from tests.support.toy import CLIENTS
 
 
 @pytest.mark.parametrize("q", [1, 2])
@@ -24,7 +24,7 @@ def test_own_seeds(monkeypatch, q: int):
                 assert p[k, i] == pytest.approx(slope(run, before, seed, run.pool.batch(k, t)), rel=1e-3, abs=1e-3)
                 w = move(w, seed, p[k, i] / np.float32(CLIENTS) * np.float32(LR / q))
     assert same(run, w)
-    assert (run.algorithm.uplink_bits, run.algorithm.downlink_bits) == (64 * q, 64 * q * CLIENTS)
+    assert (run.method.uplink_bits, run.method.downlink_bits) == (64 * q, 64 * q * CLIENTS)
 
 
 @pytest.mark.parametrize("tally", ["mean", "median", "trimmed"])
@@ -38,7 +38,7 @@ def test_shared_seeds(monkeypatch, tally: str):
         expected = middle[tally]([slope(run, w, seed, run.pool.batch(k, t)) for k in range(CLIENTS)])
         assert f == pytest.approx(expected, rel=1e-3, abs=1e-3)
         w = move(w, seed, f * np.float32(LR))
-    assert same(run, w) and run.algorithm.uplink_bits == 32
+    assert same(run, w) and run.method.uplink_bits == 32
 
 
 def test_tallies_by_hand():
@@ -65,6 +65,6 @@ def test_an_abstaining_client_leaves_the_mean(monkeypatch):
     run = build(monkeypatch, {"name": "zo-fedsgd", "lr": LR})
     p = np.arange(1, CLIENTS + 1, dtype=np.float32)
     p[2] = np.inf
-    update = run.algorithm.decode(p.tobytes(), 3)
+    update = run.method.decode(p.tobytes(), 3)
     assert len(update.seeds) == CLIENTS - 1
     np.testing.assert_array_equal(update.values, np.delete(p, 2) / np.float32(CLIENTS - 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hpcfed.config import AttackConfig
 from hpcfed.errors import ConfigError, TransportError
 from hpcfed.messages import Ballots, Slopes
 from hpcfed.seeds import derive, normal, sample
+from hpcfed.transport.base import Transport
 from hpcfed.transport.solo import SoloTransport
 from hpcfed.transport.wire import check_sum, count_bits, encode_bits, encode_sum
 
@@ -22,8 +24,33 @@ KINDS = ("none", "reverse", "random", "label-flip", "stuff", "collude")
 SEED = 11
 
 
-def attack(kind: str, clients: object = 2, noise: float = 0.0, count: int = 6, seed: int = SEED, **more) -> Attack:
-    return Attack(AttackConfig(kind=kind, clients=clients, **more), noise, count, seed)
+class Never(SoloTransport):
+    """Nothing is sent."""
+
+    def all_gather(self, data: bytes) -> list[bytes]:
+        raise AssertionError("nothing to gather")
+
+
+class Box(SoloTransport):
+    """One of several rows that are threads and meet here."""
+
+    def __init__(self, row: int, boxes: list[bytes], barrier: threading.Barrier) -> None:
+        super().__init__()
+        self._mine, self._boxes, self._barrier = row, boxes, barrier
+
+    def all_gather(self, data: bytes) -> list[bytes]:
+        self._boxes[self._mine] = data
+        self._barrier.wait()
+        return list(self._boxes)
+
+
+def attack(
+    kind: str, clients: object = 2, noise: float = 0.0, count: int = 6, seed: int = SEED,
+    transport: Transport | None = None, **more,
+) -> Attack:  # fmt: skip
+    """On one row, where only colluders may send anything, unless a transport is given."""
+    alone = SoloTransport() if kind == "collude" else Never()
+    return Attack(AttackConfig(kind=kind, clients=clients, **more), noise, count, seed, transport or alone)
 
 
 def found(clients: Sequence[int], steps: int = 3, seed: int = 0) -> Slopes:
@@ -35,27 +62,14 @@ def found(clients: Sequence[int], steps: int = 3, seed: int = 0) -> Slopes:
     return Slopes(list(clients), values, np.zeros(len(clients)))
 
 
-def alone(data: bytes) -> list[bytes]:
-    return [data]
-
-
-def never(_: bytes) -> list[bytes]:
-    raise AssertionError("nothing to gather")
-
-
-def on_rows(attacker: Attack, rows: Sequence[Sequence[int]], t: int, steps: int = 3) -> np.ndarray:
-    """on_slopes on all rows at once, as threads that meet in `gather`; what all clients sent, in client order."""
+def on_rows(make: Callable[..., Attack], rows: Sequence[Sequence[int]], t: int, steps: int = 3) -> np.ndarray:
+    """on_slopes on all rows at once, as threads that meet in all_gather; what all clients sent, in client order."""
     sent: list[Slopes | None] = [None] * len(rows)
     boxes: list[bytes] = [b""] * len(rows)
     barrier = threading.Barrier(len(rows), timeout=20)
 
     def row(r: int) -> None:
-        def gather(data: bytes) -> list[bytes]:
-            boxes[r] = data
-            barrier.wait()
-            return list(boxes)
-
-        sent[r] = attacker.on_slopes(found(rows[r], steps), t, gather)
+        sent[r] = make(transport=Box(r, boxes, barrier)).on_slopes(found(rows[r], steps), t)
 
     threads = [threading.Thread(target=row, args=(r,)) for r in range(len(rows))]
     for thread in threads:
@@ -112,8 +126,7 @@ def oracle(kind: str, values: np.ndarray, liars: list[int], t: int, scale: float
 @pytest.mark.parametrize("liars", [[1, 4], [4], [0, 1, 2, 3, 4, 5]])
 def test_each_kind_by_its_oracle(kind, liars):
     honest = found(range(6))
-    gather: Callable[[bytes], list[bytes]] = alone if kind == "collude" else never
-    sent = attack(kind, liars, scale=3.0).on_slopes(honest, 9, gather)
+    sent = attack(kind, liars, scale=3.0).on_slopes(honest, 9)
     np.testing.assert_allclose(sent.values, oracle(kind, honest.values, liars, 9, 3.0), rtol=1e-14)
     assert sent.clients == honest.clients and sent.losses is honest.losses
     assert (sent is honest) == (kind in ("none", "label-flip"))
@@ -122,18 +135,17 @@ def test_each_kind_by_its_oracle(kind, liars):
 
 def test_who_abstains():
     """Client 4 has no finite slope of step 1: who reverses that abstains, who invents a slope sends it."""
-    values = {kind: attack(kind, [1, 4]).on_slopes(found(range(6)), 0, alone).values[4, 1] for kind in KINDS}
+    values = {kind: attack(kind, [1, 4]).on_slopes(found(range(6)), 0).values[4, 1] for kind in KINDS}
     assert {kind for kind in KINDS if np.isnan(values[kind])} == {"none", "reverse", "label-flip", "stuff"}
-    assert np.isnan(attack("collude", [4]).on_slopes(found(range(6)), 0, alone).values[4, 1])  # nobody to agree with
+    assert np.isnan(attack("collude", [4]).on_slopes(found(range(6)), 0).values[4, 1])  # nobody to agree with
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_without_clients_or_attackers(kind):
-    gather: Callable[[bytes], list[bytes]] = alone if kind == "collude" else never
     for clients in ([], [0, 2]):
         honest = found(clients)
-        assert attack(kind, [1, 4]).on_slopes(honest, 0, gather) is honest
-        noisy = attack(kind, [1, 4], noise=1.0).on_slopes(honest, 0, gather)
+        assert attack(kind, [1, 4]).on_slopes(honest, 0) is honest
+        noisy = attack(kind, [1, 4], noise=1.0).on_slopes(honest, 0)
         assert noisy.values.shape == (len(clients), 3)
 
 
@@ -142,7 +154,7 @@ def test_rows_without_clients_or_attackers(kind):
 def test_the_split_over_rows_changes_nothing(kind, noise, owners):
     """One row with all clients, or three with any share each, some with nobody: equal to the last bit."""
     rows = [[k for k in range(6) if owners[k] == row] for row in range(3)]
-    a = attack(kind, 0.5, noise)
+    a = partial(attack, kind, 0.5, noise)
     for steps in (1, 3):
         np.testing.assert_array_equal(on_rows(a, rows, 5, steps), on_rows(a, [range(6)], 5, steps))
 
@@ -150,12 +162,12 @@ def test_the_split_over_rows_changes_nothing(kind, noise, owners):
 def test_many_colluders_are_summed_in_client_order():
     """Forty floats of all sizes: their sum has another last bit in about any other order."""
     rows = [[k for k in range(40) if k * 7 % 3 == row] for row in (2, 0, 1)]
-    a = attack("collude", 1.0, count=40)
+    a = partial(attack, "collude", 1.0, count=40)
     np.testing.assert_array_equal(on_rows(a, rows, 0, 8), on_rows(a, [range(40)], 0, 8))
 
 
 def test_colluders_of_all_rows_send_the_same():
-    sent = on_rows(attack("collude", [0, 3, 5]), [[0, 1], [], [2, 3], [4, 5]], 2)
+    sent = on_rows(partial(attack, "collude", [0, 3, 5]), [[0, 1], [], [2, 3], [4, 5]], 2)
     honest = found(range(6)).values
     assert (sent[0] == sent[3]).all() and (sent[0] == sent[5]).all()
     np.testing.assert_allclose(sent[0], -honest[[0, 3, 5]].mean(0), rtol=1e-14)
@@ -166,19 +178,19 @@ def test_slope_noise_is_multiplicative_with_mean_one():
     n, noise = 6000, 0.7
     ones = Slopes(range(n), np.ones((n, 2)), np.zeros(n))
     a = attack("none", noise=noise, count=n)
-    factors = a.on_slopes(ones, 3, never).values
+    factors = a.on_slopes(ones, 3).values
     assert factors[8, 1] == 1 + noise * normal(derive(SEED, "slope-noise", 3, 1, 8))
     assert abs(factors.mean() - 1) < 4 * noise / np.sqrt(2 * n)
     assert abs(factors.std() - noise) < 4 * noise / np.sqrt(4 * n)
     assert abs(np.corrcoef(factors.T)[0, 1]) < 4 / np.sqrt(n)
-    assert not (a.on_slopes(ones, 4, never).values == factors).any()
-    doubled = a.on_slopes(Slopes(range(n), np.full((n, 2), 2.0), np.zeros(n)), 3, never).values
+    assert not (a.on_slopes(ones, 4).values == factors).any()
+    doubled = a.on_slopes(Slopes(range(n), np.full((n, 2), 2.0), np.zeros(n)), 3).values
     np.testing.assert_array_equal(doubled, 2 * factors)
 
 
 def test_attackers_see_the_noise_too():
-    noisy = attack("none", noise=1.0).on_slopes(found(range(6)), 7, never).values
-    sent = attack("reverse", [2], noise=1.0).on_slopes(found(range(6)), 7, never).values
+    noisy = attack("none", noise=1.0).on_slopes(found(range(6)), 7).values
+    sent = attack("reverse", [2], noise=1.0).on_slopes(found(range(6)), 7).values
     np.testing.assert_array_equal(sent[2], -noisy[2])
     np.testing.assert_array_equal(np.delete(sent, 2, 0), np.delete(noisy, 2, 0))
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcfed.clients import SCHEMES, Pool, partition, partition_report
+from hpcfed import clients as dealing
+from hpcfed.clients import PARTITIONS, Deal, Parts, Pool, partition_report
 from hpcfed.errors import ConfigError
 
 NAMES = [str(c) for c in range(10)]
@@ -19,6 +20,10 @@ NAMES = [str(c) for c in range(10)]
 
 def labels_of(n: int, classes: int = 10, seed: int = 0) -> np.ndarray:
     return np.random.Generator(np.random.Philox(seed)).integers(0, classes, n)
+
+
+def partition(labels: np.ndarray, clients: int, scheme: str, ids=None, **more) -> Parts:
+    return dealing.partition(scheme, Deal(labels, clients, owners=ids, **more))
 
 
 def check(parts, n, clients):
@@ -31,7 +36,7 @@ def check(parts, n, clients):
 @given(
     n=st.integers(1, 200),
     share=st.floats(0, 1),
-    scheme=st.sampled_from(SCHEMES),
+    scheme=st.sampled_from(list(PARTITIONS)),
     beta=st.sampled_from([0.01, 0.3, 1.0, 100.0]),
     seed=st.integers(0, 2**64 - 1),
 )
@@ -44,7 +49,7 @@ def test_every_example_has_one_owner_and_every_client_an_example(n, share, schem
     assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", list(PARTITIONS))
 def test_ten_thousand_clients(scheme):
     labels = labels_of(50_000)
     parts = partition(labels, 10_000, scheme, beta=0.1, seed=1, ids=np.arange(50_000) // 4)

@@ -14,7 +14,7 @@ from hpcfed.model import HEAD_STD, load_model, load_processor, model_kind
 from hpcfed.noise import fill_
 from hpcfed.noise.layout import Piece
 from hpcfed.seeds import derive
-from tests.small import CLASSES, save_tiny_folder, tiny_batch, tiny_model
+from tests.support.small import CLASSES, save_tiny_folder, tiny_batch, tiny_model
 
 
 def config(folder, **settings):

@@ -18,7 +18,7 @@ from hpcfed.errors import ConfigError
 from hpcfed.model import load_model
 from hpcfed.model.shards import META, _slice, _without_heads, check_shards
 from hpcfed.model.slices import Unreadable, _runs, empty_model, fill
-from tests.small import save_tiny_folder, tiny_config, tiny_model
+from tests.support.small import save_tiny_folder, tiny_config, tiny_model
 
 
 @pytest.mark.parametrize(

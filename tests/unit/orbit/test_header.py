@@ -11,27 +11,7 @@ from hypothesis import strategies as st
 
 from hpcfed.errors import OrbitError
 from hpcfed.orbit import Header, pack_signs, public_name, unpack_signs
-
-
-def make(**changes: object) -> Header:
-    fields: dict = {
-        "algorithm": "feedsign",
-        "run_seed": 7,
-        "directions": 1,
-        "lr": 5e-6,
-        "schedule": {"name": "cosine", "warmup": 10, "rounds": 100, "final": 0.0},
-        "distribution": "gaussian",
-        "rounding": "stochastic",
-        "dtype": "bfloat16",
-        "base_model": "facebook/opt-125m",
-        "base_fingerprint": "0123456789abcdef" * 2,
-        "layout_hash": "f" * 32,
-        "train_only": ["classifier.*"],
-        "payload": "signs",
-        "kind": "sequence-classification",
-        "labels": ["negative", "positive"],
-    }
-    return Header(**{**fields, **changes})
+from tests.support.orbits import make
 
 
 def test_round_trip_and_canonical_form():

@@ -13,33 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpcfed.errors import OrbitError
-from hpcfed.orbit import Header, Journal, load_any, read_journal
-from tests.unit.orbit.test_header import make
+from hpcfed.orbit import Journal, load_any, read_journal
+from tests.support.orbits import make, payloads_for, runs, write
 
 relaxed = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def write(path: Path, header: Header, payloads: list[bytes]) -> bytes:
-    path.unlink(missing_ok=True)
-    with Journal.create(path, header, sync_seconds=100) as journal:
-        for t, payload in enumerate(payloads):
-            journal.append(t, payload)
-    return path.read_bytes()
-
-
-def payloads_for(header: Header, rounds: int) -> list[bytes]:
-    return [bytes([(37 * t + i) % 2 for i in range(header.round_bytes)]) for t in range(rounds)]
-
-
-@st.composite
-def runs(draw: st.DrawFn) -> tuple[Header, list[bytes]]:
-    kind = draw(st.sampled_from(["signs", "floats"]))
-    q = draw(st.integers(1, 20))
-    header = make(directions=q, payload=kind)
-    one = st.binary(min_size=header.round_bytes, max_size=header.round_bytes)
-    if kind == "signs":
-        one = st.integers(0, 2**q - 1).map(lambda bits: bits.to_bytes(header.round_bytes, "little"))
-    return header, draw(st.lists(one, max_size=12))
 
 
 @relaxed
@@ -259,7 +236,7 @@ def test_kill_9_loses_nothing_that_append_returned_from(tmp_path):
     script = textwrap.dedent("""
         import sys
         from hpcfed.orbit import Journal
-        from tests.unit.orbit.test_header import make
+        from tests.support.orbits import make
         journal = Journal.create(sys.argv[1], make(), sync_seconds=100)
         for t in range(10**9):
             journal.append(t, bytes([t % 3 == 0]))

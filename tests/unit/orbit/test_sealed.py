@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from hpcfed.errors import OrbitError
 from hpcfed.orbit import Journal, load, load_any, seal
-from tests.unit.orbit.test_header import make
-from tests.unit.orbit.test_journal import payloads_for, runs, write
+from tests.support.orbits import make, payloads_for, runs, write
 
 FINGERPRINT = "00ff" * 8
 relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -12,7 +12,7 @@ import pytest
 
 from hpcfed.privacy import Forecast, Ledger, amplified, forecast, most_votes, total_epsilon
 from hpcfed.privacy.accountant import LONGEST
-from tests.command import hpcfed, ok, refused
+from tests.support.command import hpcfed, ok, refused
 
 
 def delta_of(total: float, epsilon: float, votes: int) -> mpmath.mpf:

@@ -13,8 +13,8 @@ from PIL import Image
 from hpcfed.errors import ConfigError, DataError
 from hpcfed.tasks.images import encode_images, fitted, image_form
 from hpcfed.tasks.table import TASKS
-from tests.small import save_tiny_folder
-from tests.unit.tasks.helpers import open_task
+from tests.support.small import save_tiny_folder
+from tests.support.tasks import open_task
 
 CLASSES = ("cat", "dog", "ship")
 

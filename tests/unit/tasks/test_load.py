@@ -18,8 +18,8 @@ import pytest
 
 from hpcfed.errors import ConfigError, DataError
 from hpcfed.tasks.load import open_splits
-from tests.small import save_tiny_folder, sentences, tiny_sst2, write_jsonl
-from tests.unit.tasks.helpers import open_task
+from tests.support.small import save_tiny_folder, sentences, tiny_sst2, write_jsonl
+from tests.support.tasks import open_task
 
 ROWS = sentences(6, seed=3)
 

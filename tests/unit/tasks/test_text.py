@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 from hpcfed.config import ModelConfig
 from hpcfed.errors import ConfigError
 from hpcfed.model import load_model, load_processor
-from tests.small import save_tiny_folder, tiny_model, tiny_sst2, tiny_tokenizer, write_jsonl
-from tests.unit.tasks.helpers import logits_of, open_model, open_task
+from tests.support.small import save_tiny_folder, tiny_model, tiny_sst2, tiny_tokenizer, write_jsonl
+from tests.support.tasks import logits_of, open_model, open_task
 
 LONG = ["terrible", "great indeed"]  # one token and several
 

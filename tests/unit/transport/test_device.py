@@ -75,6 +75,6 @@ def test_ranks_of_a_node_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_without_a_gpu() -> None:
     alone = SoloTransport()
-    assert spread(alone, discover({}), 1).inside.device == "cpu"
+    assert spread(alone, discover({}), 1).row.device == "cpu"
     with pytest.raises(ConfigError, match="no GPU on rank 0"):
         spread(alone, discover({}), 1, "cuda")

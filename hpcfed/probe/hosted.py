@@ -1,0 +1,66 @@
+"""The clients that one row hosts, and their examples as batches.
+
+Examples of clients that are evaluated together are padded together, short ones first, in micro-batches that the recipe
+fixes: a batch is a function of the recipe and the round, never of the number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..clients import Pool, flipped
+from ..config import ClientsConfig
+from ..tasks import Batch, Task
+
+
+class Hosted:
+    """pool: who takes part when, on which examples.  groups: numbers of the groups that this row hosts.
+
+    limits: max_batch_examples and max_batch_tokens.  flips: ids of clients that train on wrong labels.
+    """
+
+    def __init__(
+        self, pool: Pool, task: Task, groups: range, limits: ClientsConfig, flips: frozenset[int] = frozenset()
+    ) -> None:
+        self.pool, self.task, self.groups = pool, task, groups
+        self._limits, self._flips = limits, flips
+
+    def members(self, t: int) -> Iterator[tuple[int, Sequence[int]]]:
+        """The hosted clients of round t, a group at a time: (place of the first in the cohort, ids)."""
+        slot = 0
+        for group, members in self.pool.groups(t).items():
+            if group in self.groups:
+                yield slot, members
+            slot += len(members)
+
+    def batches(self, client: int, indices: np.ndarray) -> Iterator[Batch]:
+        """These examples of one client, in micro-batches."""
+        return (batch for batch, _ in self.micro_batches([client], [indices]))
+
+    def micro_batches(self, members: Sequence[int], held: Sequence[np.ndarray]) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Examples `held` of these clients, cut where a limit would be passed: (batch, int64 [n], whose each one is).
+
+        Short ones come first, so that they are not padded to the length of the longest.
+        """
+        slot = np.repeat(np.arange(len(members)), [len(b) for b in held])
+        examples = [self.task.train[int(i)] for i in np.concatenate(held)]
+        for k in range(len(examples)) if self._flips else ():
+            if members[slot[k]] in self._flips:
+                examples[k]["label"] = flipped(examples[k]["label"], len(self.task.labels))
+        tokens = np.array([self.task.tokens(example) for example in examples])
+        order = np.argsort(tokens, kind="stable")
+        start = 0
+        for end in (*self._cuts(tokens[order]), len(order)):
+            yield self.task.collate([examples[i] for i in order[start:end]]), slot[order][start:end]
+            start = end
+
+    def _cuts(self, tokens: np.ndarray) -> Iterator[int]:
+        """Where to cut examples of these lengths (ascending), so that each micro-batch keeps both limits if it can."""
+        most_examples, most_tokens, start = self._limits.max_batch_examples, self._limits.max_batch_tokens, 0
+        for i in range(1, len(tokens)):
+            size = i + 1 - start
+            if (most_examples and size > most_examples) or (most_tokens and size * tokens[i] > most_tokens):
+                yield i
+                start = i

@@ -1,0 +1,78 @@
+"""The public way to a score: `evaluate` meets, rebuilds the model that is asked for, and evaluates every split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..config import Recipe, load_method, load_recipe
+from ..errors import ConfigError
+from ..orbit import load_any
+from ..orbit.sealed import WEIGHTS
+from ..runs.read import RECIPE
+from ..tasks.evaluate import Score
+from ..tasks.evaluate import evaluate as score
+from ..transport.base import together
+from ..transport.row import Row
+from ..weights.checkpoint import load_weights
+from .meet import meet
+from .problem import Problem, build_problem
+from .replay import check_base, replay_into
+
+
+def evaluate(
+    what: Recipe | str | Path,
+    *,
+    orbit: str | Path | None = None,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> dict[str, Score]:
+    """The scores of a model on every split that its recipe evaluates; what `hpcfed evaluate` prints.
+
+    what: a recipe, by name, file or as load_recipe gives it: its base model; a run folder: the model that the run has
+    come to; or a model folder, for which `recipe` gives the task.  orbit: a sealed orbit, a journal or a run folder
+    that is replayed on the base model first.  overrides: as load_recipe.
+
+    Collective: every rank of the launch calls it alike.  Raises HpcfedError (alone; on several ranks see meet.py).
+    """
+    run = Path(orbit) if orbit else Path(what) if isinstance(what, str | Path) and _is_run(what) else None
+    with meet(lambda: what if isinstance(what, Recipe) else _recipe(what, recipe, overrides)) as meeting:
+        wanted, transport = meeting.recipe, meeting.transport
+        problem = together(transport, lambda: _rebuilt(wanted, run, transport.row))
+        return {
+            split: score(problem.forward, problem.task, examples, wanted.eval_batch, transport)
+            for split, examples in problem.task.splits.items()
+        }
+
+
+def _rebuilt(recipe: Recipe, orbit: Path | None, row: Row) -> Problem:
+    """Collective over the row: the recipe's problem, with the weights that the orbit or the run rebuilds."""
+    problem = build_problem(recipe, row)
+    if orbit and (orbit / WEIGHTS).is_file():  # of a method without an orbit
+        if row.shards > 1:
+            raise ConfigError(f"mesh.shards={row.shards}: saved weights are read whole; use 1")
+        load_weights(orbit / WEIGHTS, problem.weights)
+    elif orbit:
+        found = load_any(orbit)
+        check_base(found.header, problem.weights, recipe.model.dtype)
+        method = load_method(recipe.algorithm.name)
+        own = method if method.name == found.header.algorithm else None  # the recipe's may be another than the orbit's
+        replay_into(found.header, found.payloads, problem.weights, own)
+    return problem
+
+
+def _is_run(name: str | Path) -> bool:
+    return (Path(name) / RECIPE).is_file()
+
+
+def _recipe(what: str | Path, like: str | Path | None, overrides: Sequence[str]) -> Recipe:
+    """The recipe that gives model and task."""
+    if _is_run(what):
+        return load_recipe(str(Path(what) / RECIPE), overrides)
+    if (Path(what) / "config.json").is_file():
+        if like is None:
+            raise ConfigError(
+                f"{what} is a model folder; give the task by a recipe: hpcfed evaluate {what} --recipe RECIPE"
+            )
+        return load_recipe(str(like), [*overrides, f"model.name={what}"])
+    return load_recipe(str(what), overrides)

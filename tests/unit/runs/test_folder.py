@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcfed.atomic import write_atomic
+from hpcfed.config.files import load_recipe, to_toml
+from hpcfed.errors import RunFolderError
+from hpcfed.runs.folder import RunFolder
+from hpcfed.runs.read import comparison, read_metrics, read_summary, recipe_differences
+from tests.support.runs import summary
+
+RECIPE = 'rounds = 10\neval_every = 5\n[model]\nname = "opt"\n[algorithm]\nlr = 1e-3\n'
+ENV = {"python": "3.11"}
+
+
+def interrupted(path: Path) -> None:
+    with RunFolder.create(path, RECIPE, ENV) as folder:
+        folder.journal.write_bytes(b"three rounds")
+        for t in (0, 1, 2, 3, 4):
+            folder.log({"t": t, "loss": 0.5})
+
+
+def finished(path: Path, **changes: object) -> None:
+    with RunFolder.create(path, RECIPE, ENV) as folder:
+        folder.journal.write_bytes(b"all rounds")
+        folder.log({"t": 100, "loss": 0.5})
+        folder.write_summary(summary(**changes))
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+
+
+def test_new_folder(tmp_path):
+    path = tmp_path / "runs" / "a"
+    with RunFolder.create(path, RECIPE, ENV, resume=True) as folder:
+        assert not folder.resumed and folder.notes == []
+        assert (path / "recipe.toml").read_text() == RECIPE
+        assert json.loads((path / "env.json").read_text())["python"] == "3.11"
+    folder.close()
+    assert set(contents(path)) == {"recipe.toml", "env.json"}  # the lock goes with its owner
+
+
+def test_finished_run_is_never_overwritten(tmp_path):
+    path = tmp_path / "a"
+    finished(path)
+    before = contents(path)
+    for resume in (False, True):
+        with pytest.raises(RunFolderError, match=r"finished run, and --resume has nothing.*--force"):
+            RunFolder.create(path, RECIPE, ENV, resume=resume)
+    assert contents(path) == before
+
+
+def test_force_moves_the_old_run_aside(tmp_path):
+    path = tmp_path / "a"
+    finished(path)
+    (path / "slurm-1.out").write_text("not ours: stays")
+    for n in (1, 2):
+        old = contents(path)
+        with RunFolder.create(path, RECIPE, ENV, force=True) as folder:
+            assert not folder.resumed and f"a.old-{n}" in folder.notes[0]
+            assert set(contents(path)) == {"recipe.toml", "env.json", "lock", "slurm-1.out"}
+            folder.journal.write_bytes(b"x")
+        assert contents(tmp_path / f"a.old-{n}") == {k: v for k, v in old.items() if k != "slurm-1.out"}
+
+
+def test_force_and_resume_together(tmp_path):
+    with pytest.raises(RunFolderError, match="give one of them"):
+        RunFolder.create(tmp_path / "a", RECIPE, ENV, force=True, resume=True)
+
+
+def test_unfinished_run_wants_a_decision_and_resumes(tmp_path):
+    path = tmp_path / "a"
+    interrupted(path)
+    before = contents(path)
+    with pytest.raises(RunFolderError, match=r"--resume to go on, or --force"):
+        RunFolder.create(path, RECIPE, ENV)
+    assert contents(path) == before
+    with RunFolder.create(path, RECIPE, {"python": "3.12"}, resume=True) as folder:
+        assert folder.resumed and folder.journal.read_bytes() == b"three rounds"
+        assert [record["t"] for record in folder.records()] == [0, 1, 2, 3, 4]
+        folder.rewind(3)
+        folder.log({"t": 4, "loss": 0.25})
+        assert [(r["t"], r["loss"]) for r in folder.records()] == [(0, 0.5), (1, 0.5), (2, 0.5), (3, 0.5), (4, 0.25)]
+        folder.write_summary(summary(status="interrupted"))
+    env = json.loads((path / "env.json").read_text())
+    assert env["python"] == "3.12" and [old["python"] for old in env["earlier"]] == ["3.11"]
+    with RunFolder.create(path, RECIPE, ENV, resume=True):
+        pass
+    assert [old["python"] for old in json.loads((path / "env.json").read_text())["earlier"]] == ["3.11", "3.12"]
+
+
+def test_resume_with_another_recipe(tmp_path):
+    path = tmp_path / "a"
+    interrupted(path)
+    other = RECIPE.replace("1e-3", "1e-4").replace("eval_every = 5", "eval_every = 1") + "mu = 0.1\n"
+    with pytest.raises(RunFolderError) as error:
+        RunFolder.create(path, other, ENV, resume=True, allow=["eval_every"])
+    assert "algorithm.lr: 0.001 -> 0.0001; algorithm.mu: 'unset' -> 0.1" in str(error.value)
+    assert "eval_every" not in str(error.value)
+    assert (path / "recipe.toml").read_text() == RECIPE
+    with RunFolder.create(path, other, ENV, resume=True, allow=["algorithm.*", "eval_every"]):
+        assert (path / "recipe.toml").read_text() == other
+
+
+def test_a_recipe_that_an_older_version_wrote_is_the_same_recipe():
+    """It named the settings of all methods, at their defaults; and left local steps to the method."""
+    for name in ("feedsign", "fedkseed"):
+        new = to_toml(load_recipe("digits", [f"algorithm.name={name}"]))
+        every = 'seeds = "own"\ntally = "mean"\ntrim = 0.2\npool_size = 1024\nhistory_clip = 1000.0\nlocal_epochs = 1\n'
+        kept = [line for line in new.splitlines() if not line.startswith("pool_size")]
+        old = "\n".join(kept).replace("[algorithm]", f"[algorithm]\n{every}")
+        assert old != new and recipe_differences(old, new) == []
+        assert recipe_differences(old.replace("pool_size = 1024", "pool_size = 7"), new) != []
+
+
+def test_recipe_differences_ignore_spelling():
+    assert recipe_differences("a = 1e-3\n[b]\nc = [1, 2]\n", "# same\nb.c = [1,2]\na = 0.001") == []
+    assert recipe_differences("a = 1", "a = 2\nb = 1", ["b"]) == ["a: 1 -> 2"]
+
+
+@pytest.mark.parametrize("name", ["recipe.toml", "summary.json", "env.json"])
+def test_damaged_files_of_a_run_are_an_error(tmp_path, name):
+    path = tmp_path / "a"
+    interrupted(path)
+    (path / name).write_bytes(b"\xff{")
+    with pytest.raises(RunFolderError, match=name):
+        RunFolder.create(path, RECIPE, ENV, resume=True)
+    with RunFolder.create(path, RECIPE, ENV, force=True):
+        assert (tmp_path / "a.old-1" / name).read_bytes() == b"\xff{"
+
+
+def test_a_run_that_died_before_its_first_round_is_new(tmp_path):
+    path = tmp_path / "a"
+    with RunFolder.create(path, RECIPE, ENV) as folder:
+        folder.log({"t": 0, "loss": 1.0})
+    with RunFolder.create(path, RECIPE.replace("10", "20"), ENV) as folder:
+        assert not folder.resumed and folder.records() == []
+
+
+@pytest.mark.parametrize("name", ["recipe.toml", "env.json", "metrics.jsonl", "orbit.safetensors"])
+def test_files_that_are_no_run_stay_as_they_are(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    for force in (False, True):
+        with pytest.raises(RunFolderError, match="no run; choose another"):
+            RunFolder.create(tmp_path, RECIPE, ENV, force=force)
+    assert contents(tmp_path) == {name: b"mine"}
+
+
+def test_unfinished_without_journal_cannot_be_resumed(tmp_path):
+    with RunFolder.create(tmp_path / "a", RECIPE, ENV) as folder:
+        folder.write_summary(summary(status="interrupted"))
+    with pytest.raises(RunFolderError, match="without a journal"):
+        RunFolder.create(tmp_path / "a", RECIPE, ENV, resume=True)
+
+
+def test_folder_in_use(tmp_path):
+    with RunFolder.create(tmp_path, RECIPE, ENV):
+        for force, resume in ((False, False), (True, False), (False, True)):
+            with pytest.raises(RunFolderError, match=f"in use by process {os.getpid()} on "):
+                RunFolder.create(tmp_path, RECIPE, ENV, force=force, resume=resume)
+    with RunFolder.create(tmp_path, RECIPE, ENV):
+        pass
+
+
+def test_kill_9_frees_the_folder_but_not_before(tmp_path):
+    code = (
+        "import sys, time\nfrom hpcfed.runs.folder import RunFolder\n"
+        f"folder = RunFolder.create(sys.argv[1], {RECIPE!r}, {ENV!r})\n"
+        "folder.journal.write_bytes(b'x')\nprint('ready', flush=True)\ntime.sleep(100)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a")]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
+    try:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        with pytest.raises(RunFolderError, match=f"in use by process {child.pid} on "):
+            RunFolder.create(tmp_path / "a", RECIPE, ENV, resume=True)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert (tmp_path / "a" / "lock").exists()
+    with RunFolder.create(tmp_path / "a", RECIPE, ENV, resume=True) as folder:
+        assert folder.resumed
+
+
+def test_a_lock_file_that_was_replaced_locks_nothing(tmp_path):
+    """The owner before us removes its lock file: whoever opened that file must open the new one instead."""
+    first = RunFolder.create(tmp_path, RECIPE, ENV)
+    (tmp_path / "lock").unlink()
+    second = RunFolder.create(tmp_path, RECIPE, ENV)
+    assert f"process {os.getpid()}" in (tmp_path / "lock").read_text()
+    second.close()
+    first.close()
+
+
+def test_paths_that_cannot_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for bad in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunFolderError, match="is a file or lies below one"):
+            RunFolder.create(bad, RECIPE, ENV)
+    with pytest.raises(RunFolderError, match="cannot write the run here"):
+        RunFolder.create("/proc/run", RECIPE, ENV)
+    with pytest.raises(RunFolderError, match="cannot write the run here"):
+        RunFolder.create("/proc/self", RECIPE, ENV)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(RunFolderError, match="cannot write the run here"):
+        RunFolder.create(tmp_path, RECIPE, ENV)
+
+
+def test_full_disk(tmp_path):
+    interrupted(tmp_path / "a")
+    with RunFolder.create(tmp_path / "a", RECIPE, ENV, resume=True) as folder:
+        before = contents(tmp_path / "a")
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["metrics.jsonl"]) + 5, old[1]))
+        try:
+            with pytest.raises(RunFolderError, match=r"metrics.jsonl: cannot write.*free space"):
+                folder.log({"t": 5, "loss": 1.0})
+            with pytest.raises(RunFolderError, match=r"summary.json: cannot write"):
+                folder.write_summary(summary())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        assert "summary.json" not in contents(tmp_path / "a")
+        assert [record["t"] for record in folder.records()] == [0, 1, 2, 3, 4]  # the torn line is left out
+    with RunFolder.create(tmp_path / "a", RECIPE, ENV, resume=True) as folder:
+        folder.rewind(9)
+        folder.log({"t": 5, "loss": 1.0})
+        assert [record["t"] for record in folder.records()] == [0, 1, 2, 3, 4, 5]
+
+
+def test_metrics_lines_are_json_whatever_the_numbers(tmp_path):
+    with RunFolder.create(tmp_path, RECIPE, ENV) as folder:
+        folder.log(
+            {"t": 1, "loss": float("nan"), "n": np.int64(3), "x": np.float32(0.5), "y": [np.inf], "p": Path("a")}
+        )
+        text = (tmp_path / "metrics.jsonl").read_text()  # readable at once, not at the end
+    assert text == '{"t": 1, "loss": null, "n": 3, "x": 0.5, "y": [null], "p": "a"}\n'
+
+
+def test_read_metrics_of_any_bytes(tmp_path):
+    assert read_metrics(tmp_path) == []
+    (tmp_path / "metrics.jsonl").write_bytes(
+        b'{"t": 1}\n[]\n{"t": "x"}\n\xff\xfe\n' + b"[" * 100_000 + b'\n{"t": 2}\n{"t": '
+    )
+    assert read_metrics(tmp_path) == [{"t": 1}, {"t": 2}]
+
+
+def test_summary_needs_every_key(tmp_path):
+    with RunFolder.create(tmp_path, RECIPE, ENV) as folder:
+        incomplete = summary()
+        del incomplete["orbit_bytes"]
+        with pytest.raises(AssertionError, match="orbit_bytes"):
+            folder.write_summary(incomplete)
+        with pytest.raises(AssertionError):
+            folder.write_summary(summary(status="done"))
+        folder.write_summary(summary(loss_after=float("nan")))
+        assert read_summary(tmp_path)["loss_after"] is None
+
+
+def test_write_atomic_leaves_the_old_file(tmp_path):
+    file = tmp_path / "f"
+    write_atomic(file, "old")
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, old[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_atomic(file, "n" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert contents(tmp_path) == {"f": b"old"}
+
+
+def test_comparison(tmp_path):
+    finished(tmp_path / "x" / "a")
+    finished(tmp_path / "y" / "a", uplink_bits_per_client_round=64, metric_before=None)
+    finished(tmp_path / "b", uplink_bits_per_client_round=None, status="interrupted")
+    rows = comparison([tmp_path / "x" / "a", tmp_path / "y" / "a", tmp_path / "b"])
+    assert [row["run"] for row in rows] == [str(tmp_path / "x" / "a"), str(tmp_path / "y" / "a"), "b"]
+    assert [row["uplink_bits"] for row in rows] == [100, 6400, None]
+    assert [row["before"] for row in rows] == [0.5, None, 0.5]
+    assert rows[0] | {"run": "a"} == {
+        "run": "a", "algorithm": "feedsign", "model": "opt", "metric": "accuracy", "before": 0.5, "after": 0.75,
+        "bits": 1, "down": None, "uplink_bits": 100, "wire_bytes": 400, "seconds": 12.5, "memory": 10**9,
+    }  # fmt: skip
+
+
+def test_comparison_errors(tmp_path):
+    interrupted(tmp_path / "going")
+    (tmp_path / "empty").mkdir()
+    finished(tmp_path / "odd")
+    fields = json.loads((tmp_path / "odd" / "summary.json").read_text())
+    cases = {"gone": "no such run folder", "going": "still going on, or was killed", "empty": "not a run folder"}
+    for name, message in cases.items():
+        with pytest.raises(RunFolderError, match=message):
+            comparison([tmp_path / name])
+    for text, message in (
+        (json.dumps({**fields, "seconds": "long"}), "seconds='long' is not a number"),
+        (json.dumps({**fields, "model": 3}), "model=3 is not text"),
+        (json.dumps({"status": "finished"}), "lacks algorithm"),
+        ("{", "not valid JSON"),
+        ("[]", "not a JSON object"),
+    ):
+        (tmp_path / "odd" / "summary.json").write_text(text)
+        with pytest.raises(RunFolderError, match=message):
+            comparison([tmp_path / "odd"])
+
+
+def test_one_client_is_not_all_clients():
+    old, new = ("[clients]\nper_round = " + value + "\n" for value in ("1", "1.0"))  # 1 == 1.0 in Python
+    assert recipe_differences(old, new) == ["clients.per_round: 1 -> 1.0"]
+    assert recipe_differences(old, old) == []

@@ -1,0 +1,230 @@
+"""What a resumed run finds again: rounds, weights, scores, seconds, bytes, votes; and what it refuses to go on with."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpcfed.errors import ConfigError, HpcfedError
+from hpcfed.messages import Outcome
+from hpcfed.orbit import read_journal
+from hpcfed.runs.agreement import pairs
+from hpcfed.runs.folder import RunFolder
+from hpcfed.runs.record import FolderRecord
+from hpcfed.tasks.evaluate import Score
+from hpcfed.train.log import log_round
+from hpcfed.train.loop import train
+from hpcfed.train.resume import resume
+from hpcfed.train.round import WINDOW, State
+from hpcfed.train.run import OrbitRun
+from hpcfed.transport.base import together
+from hpcfed.transport.solo import SoloTransport
+from tests.support.toy import ROUNDS, toy_run
+
+KEPT = 25  # rounds that the crash leaves in the journal
+
+
+def recorded(path: Path, run: OrbitRun, resume: bool = False) -> OrbitRun:
+    """The run, which goes on record in a folder."""
+    run.record = FolderRecord(RunFolder.create(path, "rounds = 1\n", {}, resume=resume), quiet=True)
+    return run
+
+
+def crashed(path: Path, run: OrbitRun, keep: int = KEPT) -> list[dict[str, Any]]:
+    """The folder of a run that died after `keep` rounds; all that it had logged, some of it about lost rounds."""
+    train(recorded(path, run))
+    records = run.record.records()
+    run.record.close()
+    journal = path / "journal"
+    size = 8 + run.header.round_bytes + 4  # t, payload, checksum
+    rounds = len(read_journal(journal)[1])
+    journal.write_bytes(journal.read_bytes()[: -size * (rounds - keep)])
+    (path / "summary.json").unlink()
+    (path / "orbit.safetensors").unlink()
+    return records
+
+
+def resumed(path: Path, run: OrbitRun) -> tuple[State, list[str], list[dict[str, Any]]]:
+    """State and notes after `resume`, and what is left in metrics.jsonl."""
+    state = State()
+    try:
+        with recorded(path, run, resume=True).record as record:
+            resume(run, state)
+            return state, list(record.notes), record.records()
+    finally:
+        run.record.close()
+
+
+def test_everything_up_to_the_crash_is_found_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def new() -> OrbitRun:
+        return toy_run(monkeypatch, eval_every=10)
+
+    records = crashed(tmp_path, new())
+    run = new()
+    state, notes, left = resumed(tmp_path, run)
+    assert state.t == KEPT and notes[-1] == f"resumed after round {KEPT}"
+    assert state.last == read_journal(tmp_path / "journal")[1][-1]
+    assert left == [record for record in records if record["t"] <= KEPT]
+    rounds = [record for record in left if "sums" in record]
+    assert list(state.pairs) == [record["pairs"] for record in rounds] and len(rounds) == KEPT
+    assert state.seconds == pytest.approx(rounds[-1]["seconds"]) and state.seconds > 0
+    scored = [record for record in left if "split" in record]
+    assert {t: {"test": Score(r["value"], r["loss"], r["examples"])} for r in scored for t in [r["t"]]} == state.scores
+    assert sorted(state.scores) == [0, 10, 20]
+
+    other = toy_run(monkeypatch, eval_every=10)
+    for t, payload in enumerate(read_journal(tmp_path / "journal")[1]):
+        other.mover.apply([other.method.decode(payload, t)])
+    assert run.problem.weights.fingerprint() == other.problem.weights.fingerprint()
+
+
+def test_a_row_without_a_folder_learns_the_scores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """What is evaluated next depends on what has been: every row must know."""
+    crashed(tmp_path, toy_run(monkeypatch, eval_every=10))
+    sent: list[bytes] = []
+
+    class Heard(SoloTransport):
+        def broadcast(self, data: bytes | None, root: int = 0) -> bytes:
+            if data is None:
+                return sent.pop(0)
+            sent.append(data)
+            return data
+
+    run = toy_run(monkeypatch, eval_every=10)
+    run.transport = Heard()
+    first, _, _ = resumed(tmp_path, run)
+    other, state = toy_run(monkeypatch, eval_every=10), State()
+    other.transport = Heard()
+    resume(other, state)
+    assert other.record.notes == ()
+    assert (state.t, state.last, state.scores, state.seconds) == (first.t, first.last, first.scores, first.seconds)
+    assert other.problem.weights.fingerprint() == run.problem.weights.fingerprint()
+
+
+def test_rounds_that_were_not_logged_are_like_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    crashed(tmp_path, toy_run(monkeypatch, log_every=10))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for record in lines:
+        if "sums" in record:
+            record |= {"seconds": record["t"] * 2.0, "wire_payload_bytes": record["t"] * 30}
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lines))
+    state, _, _ = resumed(tmp_path, toy_run(monkeypatch, log_every=10))
+    assert state.t == KEPT and state.seconds == 2.0 * KEPT and state.payload_bytes == 30 * KEPT
+
+
+def test_a_torn_or_missing_log_costs_scores_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    crashed(tmp_path, toy_run(monkeypatch, eval_every=10))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "metrics.jsonl").write_text(
+        "\n".join(line for line in lines if '"split"' not in line) + '\n{"t": 3, "sp'
+    )
+    state, _, _ = resumed(tmp_path, toy_run(monkeypatch, eval_every=10))
+    assert state.t == KEPT and state.scores == {}
+    (tmp_path / "metrics.jsonl").unlink()
+    state, _, _ = resumed(tmp_path, toy_run(monkeypatch, eval_every=10))
+    assert (state.t, state.scores, state.seconds, state.payload_bytes, len(state.pairs)) == (KEPT, {}, 0, 0, 0)
+
+
+def test_a_score_of_some_splits_is_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Killed between two splits: the round is evaluated again, whole."""
+    crashed(tmp_path, toy_run(monkeypatch, eval_every=10))
+    run = toy_run(monkeypatch, eval_every=10)
+    run.problem.task.splits["other"] = run.problem.task.train
+    state, _, _ = resumed(tmp_path, run)
+    assert state.t == KEPT and state.scores == {}
+
+
+def test_a_private_run_remembers_who_voted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    clients = {"per_round": 2}
+    private = {"mechanism": "local", "epsilon": 1.0}
+
+    def new() -> OrbitRun:
+        return toy_run(monkeypatch, {"clients": clients}, privacy=private)
+
+    crashed(tmp_path, new())
+    run = new()
+    _, _, left = resumed(tmp_path, run)
+    votes = Counter(k for t in range(KEPT) for k in run.pool.cohort(t))
+    directions = run.recipe.algorithm.directions
+    assert run.privacy.summary()["votes_of_one_client"] == (max(votes.values()) + 1) * directions
+    assert max(votes.values()) < KEPT  # and the round in flight may have got out
+    assert all(record["loss"] is None and "abstained" not in record for record in left if "split" not in record)
+    again = new()
+    resumed(tmp_path, again)
+    assert again.privacy.summary()["votes_of_one_client"] == (max(votes.values()) + 2) * directions
+
+
+def test_a_resumed_run_ends_as_if_nothing_had_been(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for i, name in enumerate(("feedsign", "fedkseed-pro", "mezo")):
+        sections = {"algorithm": {"name": name} | ({"pool_size": 8, "local_steps": 3} if i == 1 else {})}
+        out = tmp_path / name
+        whole = recorded(tmp_path / f"{name} whole", toy_run(monkeypatch, sections))
+        expected = train(whole)
+        whole.record.close()
+        crashed(out, toy_run(monkeypatch, sections))
+        again = recorded(out, toy_run(monkeypatch, sections), resume=True)
+        found = train(again)
+        again.record.close()
+        assert (found["fingerprint"], found["rounds"]) == (expected["fingerprint"], ROUNDS)
+        assert found["loss_before"] == expected["loss_before"] and found["seconds"] > 0
+
+
+@pytest.mark.parametrize("changed", ["data", "lr"])
+def test_what_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: str):
+    crashed(tmp_path, toy_run(monkeypatch))
+    journal = (tmp_path / "journal").read_bytes()
+    run = toy_run(monkeypatch, {"algorithm": {"lr": 0.06}} if changed == "lr" else None)
+    if changed == "data":
+        run.data = "other"
+    with pytest.raises(
+        ConfigError, match="changed since the run began" if changed == "data" else r"lr: 0\.05 -> 0\.06"
+    ):
+        resumed(tmp_path, run)
+    assert (tmp_path / "journal").read_bytes() == journal
+
+
+def test_the_window_of_the_sign_error_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    run, state = recorded(tmp_path, toy_run(monkeypatch)), State()
+    sums, cast = np.array([3], np.int32), np.array([5], np.int32)
+    with run.record as record:
+        record.begin(500, 0, False)
+        for t in range(WINDOW + 30):
+            state.t = t + 1
+            log_round(run, state, Outcome(1.0, sums=sums, cast=cast), last=False)
+    records = run.record.records()
+    run.record.close()
+    assert len(state.pairs) == WINDOW and set(state.pairs) == {pairs(sums, cast)}
+    assert records[-1]["sign_error"] == pytest.approx((1 - math.sqrt(pairs(sums, cast))) / 2)
+
+
+def test_what_the_probe_notes_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = toy_run(monkeypatch, mesh={"graphs": True})
+    run.record = FolderRecord(RunFolder.create(tmp_path, "rounds = 1\n", {}))
+    graphs = run.probe.graphs
+    assert graphs
+    graphs.notes.append("mesh.graphs: a note")
+    with run.record as record:
+        record.begin(500, 0, False)
+        for t in range(2):
+            log_round(run, State(t + 1), Outcome(1.0), last=False)
+    run.record.close()
+    said = "".join(capsys.readouterr())
+    assert said.count("mesh.graphs: a note") == 1 and not graphs.notes
+
+
+def test_together_says_what_went_wrong():
+    assert together(SoloTransport(), lambda: 7) == 7
+
+    def fails() -> None:
+        raise HpcfedError("a reason")
+
+    with pytest.raises(ConfigError, match="a reason"):
+        together(SoloTransport(), fails)
