@@ -13,7 +13,7 @@ from ..errors import ConfigError, HpcfedError, TransportError
 from .options import Overrides
 
 if TYPE_CHECKING:
-    from ..cluster import Ask
+    from ..cluster import JobSpec
     from ..config import Recipe
     from ..transport.base import Transport
     from ..transport.launch import Launch
@@ -22,7 +22,7 @@ OWN_FLAGS = ("--dry-run", "--wait")  # not part of the line that a script says i
 
 
 def submit(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Several make an array job over them.")],
+    names: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Several make an array job over them.")],
     nodes: Annotated[int, typer.Option(help="Nodes of the job.")],
     time: Annotated[str, typer.Option(help="Time limit, as Slurm writes it; a run that needs more is queued again.")],
     tasks: Annotated[
@@ -53,52 +53,52 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job; end with its exit status.")] = False,
 ) -> None:
     """Render a Slurm batch script for RECIPE, and submit it. Submitted again, an unfinished run goes on."""
-    from ..cluster import Ask, check, render
+    from ..cluster import JobSpec, check, render
     from ..config import load_recipe
 
-    wanted = [load_recipe(recipe, set_ or []) for recipe in recipes]
-    several = len(recipes) > 1
-    ask = Ask(
-        recipes=tuple(recipes),
-        out=out or Path("runs") / ("sweep" if several else Path(recipes[0]).stem),
+    recipes = [load_recipe(name, set_ or []) for name in names]
+    several = len(names) > 1
+    spec = JobSpec(
+        recipes=tuple(names),
+        out=out or Path("runs") / ("sweep" if several else Path(names[0]).stem),
         nodes=nodes,
         tasks=tasks if tasks is not None else gpus or 1,
         time=time,
         line=shlex.join(["hpcfed", *(part for part in sys.argv[1:] if part not in OWN_FLAGS)]).replace("\n", " "),
         overrides=tuple(set_ or ()),
-        cpus=cpus if cpus is not None else max(1, *(recipe.mesh.threads for recipe in wanted)),
+        cpus=cpus if cpus is not None else max(1, *(recipe.mesh.threads for recipe in recipes)),
         gpus=gpus,
         partition=partition,
         account=account,
-        array=array or (f"0-{len(recipes) - 1}" if several else None),
+        array=array or (f"0-{len(names) - 1}" if several else None),
         mpi=mpi,
         after=after,
         lead=lead,
         scaling=_numbers(scaling) if scaling else (),
     )
-    check(ask, wanted)
-    script = render(ask, wanted)
+    check(spec, recipes)
+    script = render(spec, recipes)
     if dry_run:
         print(script, end="")
     else:
-        _hand_in(ask, wanted, script, wait)
+        _hand_in(spec, recipes, script, wait)
 
 
-def _hand_in(ask: Ask, wanted: list[Recipe], script: str, wait: bool) -> None:
+def _hand_in(spec: JobSpec, recipes: list[Recipe], script: str, wait: bool) -> None:
     """Give the script to Slurm; with `wait`, follow the job and end with its exit status."""
     from ..cluster import check_limits, follow, queue
     from ..cluster.script import SCRIPT
 
-    check_limits(ask)
-    _check_folder(ask, wanted[0])
-    job = queue(script, ask.out / SCRIPT)
+    check_limits(spec)
+    _check_folder(spec, recipes[0])
+    job = queue(script, spec.out / SCRIPT)
     print(job, flush=True)
-    log = str(ask.log).replace("%j", job).replace("%A", job).replace("%a", "TASK")
-    print(f"submitted {ask.out / SCRIPT}; it will write {log}", file=sys.stderr, flush=True)
+    log = str(spec.log).replace("%j", job).replace("%A", job).replace("%a", "TASK")
+    print(f"submitted {spec.out / SCRIPT}; it will write {log}", file=sys.stderr, flush=True)
     if not wait:
         return
     try:
-        raise SystemExit(follow(job, ask.folders(), max(recipe.rounds for recipe in wanted)))
+        raise SystemExit(follow(job, spec.folders(), max(recipe.rounds for recipe in recipes)))
     except KeyboardInterrupt:
         print(f"\nhpcfed: job {job} goes on unwatched; scancel {job} would end it", file=sys.stderr)
         raise SystemExit(130) from None
@@ -111,23 +111,23 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def _check_folder(ask: Ask, recipe: Recipe) -> None:
+def _check_folder(spec: JobSpec, recipe: Recipe) -> None:
     """What the job would find in the run folder, said before it waits in a queue."""
     from ..config import to_toml
     from ..runs.read import MAY_CHANGE, RECIPE, SUMMARY, read_summary, recipe_differences
 
-    if len(ask.folders()) > 1 or not (ask.out / RECIPE).is_file():
+    if len(spec.folders()) > 1 or not (spec.out / RECIPE).is_file():
         return
-    if (ask.out / SUMMARY).is_file() and (status := read_summary(ask.out)["status"]) != "interrupted":
-        raise ConfigError(f"{ask.out}: holds a run that is {status}; choose another --out")
-    if differences := recipe_differences((ask.out / RECIPE).read_text("utf-8"), to_toml(recipe), MAY_CHANGE):
+    if (spec.out / SUMMARY).is_file() and (status := read_summary(spec.out)["status"]) != "interrupted":
+        raise ConfigError(f"{spec.out}: holds a run that is {status}; choose another --out")
+    if differences := recipe_differences((spec.out / RECIPE).read_text("utf-8"), to_toml(recipe), MAY_CHANGE):
         raise ConfigError(
-            f"{ask.out}: holds an unfinished run with other settings ({'; '.join(differences)}); choose another --out"
+            f"{spec.out}: holds an unfinished run with other settings ({'; '.join(differences)}); choose another --out"
         )
 
 
 def doctor(
-    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe that is to run.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe that is to run.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder: do all ranks see it?")] = None,
     set_: Overrides = None,
 ) -> None:
@@ -140,13 +140,13 @@ def doctor(
     from ..transport.launch import discover
 
     launch = discover()
-    wanted, problem = None, None
+    recipe, problem = None, None
     with guard(launch):
         try:
-            wanted = load_recipe(recipe, set_ or []) if recipe else None
+            recipe = load_recipe(name, set_ or []) if name else None
         except HpcfedError as e:
             problem = str(e)
-        setting = wanted.mesh.transport if wanted else "auto"
+        setting = recipe.mesh.transport if recipe else "auto"
         remark = check_launch(launch, setting)
         if remark and launch.local_rank == 0:
             print(f"note: {remark}", file=sys.stderr, flush=True)
@@ -156,27 +156,27 @@ def doctor(
             raise TransportError(explain(launch, e, setting)) from None
     with guard(transport):
         agree(transport, problem)
-        wrong = _examine(launch, transport, wanted, out)
+        wrong = _examine(launch, transport, recipe, out)
     if wrong:
         raise SystemExit(1)
 
 
-def _examine(launch: Launch, transport: Transport, wanted: Recipe | None, out: Path | None) -> list[str]:
+def _examine(launch: Launch, transport: Transport, recipe: Recipe | None, out: Path | None) -> list[str]:
     """Collective over all ranks: what is wrong, which rank 0 prints with all the rest."""
     from ..cluster.doctor import by_node, examine, facts, notes, report, within_rows
     from ..transport.base import agree
     from ..transport.choose import spread
 
-    mine, problem = {}, None
+    own_facts, problem = {}, None
     try:
-        mine = facts(launch, transport, wanted)
+        own_facts = facts(launch, transport, recipe)
     except ConfigError as e:
         problem = str(e)
     agree(transport, problem)
-    ranks, done, wrong = examine(transport, mine, out)
-    remarks = by_node(transport, [one["node"] for one in ranks], notes(launch, mine))
-    if wanted and wanted.mesh.shards > 1:
-        transport = spread(transport, launch, wanted.mesh.shards)
+    ranks, done, wrong = examine(transport, own_facts, out)
+    remarks = by_node(transport, [one["node"] for one in ranks], notes(launch, own_facts))
+    if recipe and recipe.mesh.shards > 1:
+        transport = spread(transport, launch, recipe.mesh.shards)
         line, apart = within_rows(transport)
         done, wrong = [*done, line], wrong + apart
     if transport.rank == 0:
@@ -188,7 +188,7 @@ def _examine(launch: Launch, transport: Transport, wanted: Recipe | None, out: P
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (digits, ...) or a TOML file.")],
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (digits, ...) or a TOML file.")],
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of the job.")] = 1,
     per_node: Annotated[int, typer.Option("--gpus-per-node", min=1, help="Ranks on a node, one a GPU.")] = 1,
     memory: Annotated[
@@ -204,10 +204,10 @@ def plan(
     from ..plan.plan import check_shapes, make_plan, parse_bytes, speed_of
     from .tables import plan_table
 
-    wanted = load_recipe(recipe, set_ or [])
+    recipe = load_recipe(name, set_ or [])
     limit = parse_bytes("--gpu-memory", memory) if memory else None
-    speed = speed_of(wanted, limit is not None, tflops, draws)
-    found = make_plan(wanted, tokens, "cpu" if limit is None else "cuda")
-    shapes = found.shapes(nodes, per_node, limit, speed)
-    plan_table(found, shapes, speed.what, limit)
-    check_shapes(wanted, shapes, limit)
+    speed = speed_of(recipe, limit is not None, tflops, draws)
+    made = make_plan(recipe, tokens, "cpu" if limit is None else "cuda")
+    shapes = made.shapes(nodes, per_node, limit, speed)
+    plan_table(made, shapes, speed.what, limit)
+    check_shapes(recipe, shapes, limit)

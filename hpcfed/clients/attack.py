@@ -56,19 +56,19 @@ class Attack:
         values = slopes.values
         if self._slope_noise and values.size:
             values = values * (1 + self._slope_noise * self._normals("slope-noise", t, slopes.clients, values.shape[1]))
-        mine = self._mine(slopes.clients)
-        lies = self._lies(values[mine], [k for k in slopes.clients if k in self.attackers], t)
+        liars = self._mine(slopes.clients)
+        lies = self._lies(values[liars], [k for k in slopes.clients if k in self.attackers], t)
         if lies is not None and len(lies):
             values = values.copy()
-            values[mine] = lies
+            values[liars] = lies
         return slopes if values is slopes.values else replace(slopes, values=values)
 
     def on_votes(self, votes: np.ndarray, clients: Sequence[int]) -> np.ndarray:
         """int8 [m, q]: what these m clients put into the box instead of `votes`; the same array if that is honest."""
-        mine = self._mine(clients) if self._kind == "stuff" else np.zeros(0, bool)
-        if not mine.any():
+        liars = self._mine(clients) if self._kind == "stuff" else np.zeros(0, bool)
+        if not liars.any():
             return votes
-        return np.where(mine[:, None], votes * np.int8(STUFFED), votes)
+        return np.where(liars[:, None], votes * np.int8(STUFFED), votes)
 
     def _lies(self, slopes: np.ndarray, clients: list[int], t: int) -> np.ndarray | None:
         """What attackers with these ids send, having found slopes [a, s]; None where they report what they found."""

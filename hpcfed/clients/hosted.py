@@ -11,34 +11,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..config import ClientsConfig
+from ..config import Recipe
 from ..transport.base import Transport
 from .partition import Indices, PartitionReport, partition_report
 from .pool import Digested, Pool
 
 
 class HostedPool(Pool):
-    """A pool of which this row has the examples of clients `mine` only: `parts` of all others are empty.
+    """A pool of which this row has the examples of the clients `hosted` only: `parts` of all others are empty.
 
-    sizes: examples of each of mine, which lie one client after the other.  counts: int64 [clients, C], examples of
+    sizes: examples of each of them, which lie one client after the other.  counts: int64 [clients, C], examples of
     every class with every client, or None where nobody may know.  weights: [clients], or None: the sums of counts,
     or 1 where nobody may know them (votes have no weights).
     """
 
     def __init__(
         self,
-        c: ClientsConfig,
-        run_seed: int,
-        mine: range,
+        recipe: Recipe,
+        hosted: range,
         sizes: Indices,
         counts: Indices | None,
         weights: Sequence[int] | None,
         digests: bytes,
     ) -> None:
+        c = recipe.clients
         nothing = np.zeros(0, np.int64)
-        held = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
-        parts = [nothing] * mine.start + held + [nothing] * (c.count - mine.stop)
-        super().__init__(parts, c.cohort, c.group, c.batch, run_seed)
+        dealt = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
+        parts = [nothing] * hosted.start + dealt + [nothing] * (c.count - hosted.stop)
+        super().__init__(parts, c.cohort, c.group, c.batch, recipe.seed)
         self._counts = counts
         given = None if weights is None else np.array(weights, np.int64)
         counted = np.ones(c.count, np.int64) if counts is None else counts.sum(1)
@@ -69,23 +69,22 @@ class HostedPool(Pool):
 
 def hosted_pool(
     transport: Transport,
-    c: ClientsConfig,
-    run_seed: int,
-    mine: range,
-    held: Sequence[tuple[Indices, str]],
+    recipe: Recipe,
+    hosted: range,
+    holdings: Sequence[tuple[Indices, str]],
     weights: Sequence[int] | None,
-    private: bool,
+    may_tell: bool,
 ) -> HostedPool:
-    """Collective: the pool of clients of which this row hosts `mine`, and every row the next ones.
+    """Collective: the pool of clients of which this row hosts `hosted`, and every row the next ones.
 
-    held: of each of mine, its examples of every class, int64 [C], and 128-bit hex digest.  private: the other rows do
-    not learn the former.  Traffic: 16 + 8 C bytes a client, 16 if private.
+    holdings: of each of them, its examples of every class, int64 [C], and 128-bit hex digest.  may_tell: the other rows
+    learn the former.  Traffic: 16 + 8 C bytes a client, else 16.
     """
-    counts = np.stack([count for count, _ in held])
-    told = b"".join((b"" if private else count.tobytes()) + bytes.fromhex(digest) for count, digest in held)
-    width = 16 if private else 16 + counts[0].nbytes
+    counts = np.stack([count for count, _ in holdings])
+    told = b"".join((count.tobytes() if may_tell else b"") + bytes.fromhex(digest) for count, digest in holdings)
+    width = 16 + (counts[0].nbytes if may_tell else 0)
     everyone = np.frombuffer(b"".join(transport.all_gather(told)), np.uint8).reshape(-1, width)
-    assert len(everyone) == c.count
-    shared = None if private else np.ascontiguousarray(everyone[:, :-16]).view(np.int64)
+    assert len(everyone) == recipe.clients.count
+    shared = np.ascontiguousarray(everyone[:, :-16]).view(np.int64) if may_tell else None
     digests = np.ascontiguousarray(everyone[:, -16:]).tobytes()
-    return HostedPool(c, run_seed, mine, counts.sum(1), shared, weights, digests)
+    return HostedPool(recipe, hosted, counts.sum(1), shared, weights, digests)

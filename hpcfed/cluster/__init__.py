@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .job import check_limits, follow, queue
-from .script import Ask, check, render
+from .script import JobSpec, check, render
 
-__all__ = ["Ask", "check", "check_limits", "follow", "queue", "render"]
+__all__ = ["JobSpec", "check", "check_limits", "follow", "queue", "render"]

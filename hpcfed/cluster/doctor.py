@@ -84,13 +84,13 @@ def _device(launch: Launch) -> str:
 
 
 def examine(
-    transport: Transport, mine: Mapping[str, Any], out: Path | None = None, clock: Callable[[], float] = time.time
+    transport: Transport, own_facts: Mapping[str, Any], out: Path | None = None, clock: Callable[[], float] = time.time
 ) -> tuple[list[dict[str, Any]], list[str], list[str]]:
     """Collective: the facts of all ranks, what was done, and what is wrong; the same on every rank.
 
-    mine: this rank's `facts`.  out: a run folder that all ranks should see.  clock: seconds since a common epoch.
+    own_facts: this rank's `facts`.  out: a run folder that all ranks should see.  clock: seconds since a common epoch.
     """
-    ranks = [json.loads(raw) for raw in transport.all_gather(json.dumps(mine).encode())]
+    ranks = [json.loads(raw) for raw in transport.all_gather(json.dumps(own_facts).encode())]
     wrong = [text for key, what in SAME.items() if (text := _differs(ranks, key, what))]
     done, failed = _talk(transport)
     wrong += failed
@@ -108,17 +108,17 @@ def examine(
 
 def _differs(ranks: Sequence[Mapping[str, Any]], key: str, what: str) -> str:
     """Who holds what, if not all the same."""
-    held: dict[str, list[int]] = {}
+    holders: dict[str, list[int]] = {}
     for one in ranks:
-        held.setdefault(json.dumps(one[key], sort_keys=True), []).append(one["rank"])
-    if len(held) == 1:
+        holders.setdefault(json.dumps(one[key], sort_keys=True), []).append(one["rank"])
+    if len(holders) == 1:
         return ""
-    values = {raw: json.loads(raw) for raw in held}
+    values = {raw: json.loads(raw) for raw in holders}
     if all(isinstance(value, dict) for value in values.values()):  # of versions show only those that differ
         names = sorted({name for value in values.values() for name in value})
         unlike = [name for name in names if len({value.get(name) for value in values.values()}) > 1]
         values = {raw: " ".join(f"{name} {value.get(name)}" for name in unlike) for raw, value in values.items()}
-    return f"{what} differs: " + "; ".join(f"{_ranks(who)}: {values[raw]}" for raw, who in held.items())
+    return f"{what} differs: " + "; ".join(f"{_ranks(who)}: {values[raw]}" for raw, who in holders.items())
 
 
 def _ranks(who: Sequence[int]) -> str:
@@ -140,18 +140,18 @@ def _talk(transport: Transport) -> tuple[list[str], list[str]]:
     if not passed:
         wrong.append("the ring: a message did not come back as it was sent; the network or its library alters data")
     for voters in (127, 128):
-        found, took = _count(transport, voters)
-        done.append(f"{voters} votes for: counted {found}, {1e6 * took:.0f} us a vote")
-        if found != voters:
-            wrong.append(f"{voters} clients voted +1 and the count is {found}: sums over ranks are not exact here")
+        counted, took = _count(transport, voters)
+        done.append(f"{voters} votes for: counted {counted}, {1e6 * took:.0f} us a vote")
+        if counted != voters:
+            wrong.append(f"{voters} clients voted +1 and the count is {counted}: sums over ranks are not exact here")
     return done, wrong
 
 
 def within_rows(transport: Transport) -> tuple[str, list[str]]:
     """Collective, after `spread`: whether the ranks of every row reach one another; what was done, what failed."""
     shards = transport.row.shards
-    found = [int(raw) for raw in transport.row.gather(str(transport.rank).encode())]
-    well = found == list(MeshShape(transport.rows, shards).ranks_of_row(transport.row.index))
+    ranks = [int(raw) for raw in transport.row.gather(str(transport.rank).encode())]
+    well = ranks == list(MeshShape(transport.rows, shards).ranks_of_row(transport.row.index))
     apart = [rank for rank, said in enumerate(transport.everyone(b"1" if well else b"0")) if said != b"1"]
     line = f"{transport.rows} rows of {shards} shards: {'FAILED' if apart else 'passed'}"
     return line, [f"{_ranks(apart)}: in a row with others than mesh.shards={shards} says"] if apart else []
@@ -212,26 +212,26 @@ def _folder(transport: Transport, out: Path, nodes: Sequence[str]) -> list[str]:
     return [f"--out {out}: {_ranks(blind)} on {where}: what rank 0 writes there is not seen; use a shared file system"]
 
 
-def notes(launch: Launch, mine: Mapping[str, Any]) -> list[str]:
+def notes(launch: Launch, own_facts: Mapping[str, Any]) -> list[str]:
     """What this node's user should know, though it stops nothing."""
-    found = []
-    if mine["threads"] * mine["local_size"] > mine["cpus"]:
-        found.append(
-            f"{mine['local_size']} ranks of {mine['threads']} threads share {mine['cpus']} cores; lower "
+    remarks = []
+    if own_facts["threads"] * own_facts["local_size"] > own_facts["cpus"]:
+        remarks.append(
+            f"{own_facts['local_size']} ranks of {own_facts['threads']} threads share {own_facts['cpus']} cores; lower "
             "OMP_NUM_THREADS, or start fewer ranks there"
         )
-    if launch.size > 1 and not mine["backend"].startswith("MPI") and not resolves(mine["node"]):
-        found.append(f"its own host name has no address; {NO_NAME}")
-    return found
+    if launch.size > 1 and not own_facts["backend"].startswith("MPI") and not resolves(own_facts["node"]):
+        remarks.append(f"its own host name has no address; {NO_NAME}")
+    return remarks
 
 
-def by_node(transport: Transport, nodes: Sequence[str], mine: Sequence[str]) -> list[str]:
+def by_node(transport: Transport, nodes: Sequence[str], own_notes: Sequence[str]) -> list[str]:
     """Collective: the notes of all ranks, each once, with the nodes that it is about."""
     about: dict[str, dict[str, None]] = {}
-    for node, raw in zip(nodes, transport.all_gather(json.dumps(mine).encode()), strict=True):
+    for node, raw in zip(nodes, transport.all_gather(json.dumps(own_notes).encode()), strict=True):
         for text in json.loads(raw):
             about.setdefault(text, {})[node] = None
-    return [f"{_some(list(found))}: {text}" for text, found in about.items()]
+    return [f"{_some(list(where))}: {text}" for text, where in about.items()]
 
 
 def check_launch(launch: Launch, setting: str, environ: Mapping[str, str] = os.environ) -> str:

@@ -19,7 +19,7 @@ from ..atomic import write_atomic
 from ..errors import ConfigError, HpcfedError
 from ..runs.progress import Progress
 from ..runs.read import METRICS
-from .script import TIME, Ask, seconds
+from .script import TIME, JobSpec, seconds
 
 #: Exit status of hpcfed submit --wait; FAILED hands on the script's own.
 CODES = {"COMPLETED": 0, "TIMEOUT": 124, "DEADLINE": 124, "OUT_OF_MEMORY": 137, "CANCELLED": 130}
@@ -55,11 +55,11 @@ def _slurm(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True)
 
 
-def check_limits(ask: Ask) -> None:
+def check_limits(spec: JobSpec) -> None:
     """ConfigError if the partition is too small or its time too short: a job that Slurm would let wait for ever."""
     nodes: dict[str, int] = {}
     limits: dict[str, str] = {}
-    chosen = ask.partition
+    chosen = spec.partition
     for line in _slurm("sinfo", "-h", "-o", "%P|%D|%l").stdout.splitlines():
         name, count, limit = line.split("|")
         chosen = chosen or (name[:-1] if name.endswith("*") else None)  # the default partition
@@ -67,13 +67,13 @@ def check_limits(ask: Ask) -> None:
         nodes[name], limits[name] = nodes.get(name, 0) + int(count), limit
     if chosen not in nodes:  # several, none or unknown: sbatch knows
         return
-    if ask.nodes > nodes[chosen]:
-        enough = [f"{name} ({count})" for name, count in nodes.items() if count >= ask.nodes]
+    if spec.nodes > nodes[chosen]:
+        enough = [f"{name} ({count})" for name, count in nodes.items() if count >= spec.nodes]
         cure = f"; these have enough: {', '.join(enough)}" if enough else ""
-        raise ConfigError(f"--nodes {ask.nodes}: partition {chosen} has {nodes[chosen]}{cure}")
-    if TIME.fullmatch(limits[chosen]) and seconds(ask.time) > seconds(limits[chosen]):
+        raise ConfigError(f"--nodes {spec.nodes}: partition {chosen} has {nodes[chosen]}{cure}")
+    if TIME.fullmatch(limits[chosen]) and seconds(spec.time) > seconds(limits[chosen]):
         raise ConfigError(
-            f"--time {ask.time}: partition {chosen} allows {limits[chosen]}; use --time {limits[chosen]}, a run that "
+            f"--time {spec.time}: partition {chosen} allows {limits[chosen]}; use --time {limits[chosen]}, a run that "
             "needs more is queued again and goes on"
         )
 

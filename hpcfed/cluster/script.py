@@ -27,7 +27,7 @@ SCRIPT = "submit.sbatch"  # in the run folder
 
 
 @dataclass(frozen=True)
-class Ask:
+class JobSpec:
     """What was asked for.  recipes: several make an array over them.  time: Slurm's notation.  out: run folder.
 
     tasks: ranks a node.  cpus: a rank's threads.  array: Slurm's task ids, which are seeds if there is one recipe.
@@ -77,22 +77,22 @@ class Ask:
 
 def seconds(time: str) -> int:
     """Slurm's time: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]]."""
-    found = TIME.fullmatch(time)
-    if not found:
+    match = TIME.fullmatch(time)
+    if not match:
         raise ConfigError(f"--time {time!r}: write hours:minutes:seconds, minutes, or days-hours, e.g. 01:30:00")
-    first, second, third = (int(found[name] or 0) for name in ("first", "second", "third"))
-    if found["days"]:
-        return ((int(found["days"]) * 24 + first) * 60 + second) * 60 + third
-    return (first * 60 + second) * 60 + third if found["third"] else first * 60 + second
+    first, second, third = (int(match[name] or 0) for name in ("first", "second", "third"))
+    if match["days"]:
+        return ((int(match["days"]) * 24 + first) * 60 + second) * 60 + third
+    return (first * 60 + second) * 60 + third if match["third"] else first * 60 + second
 
 
 def array_ids(array: str) -> list[int]:
     """Task ids of Slurm's notation: "0-7%3" are 0..7, three at a time."""
-    found = ARRAY.fullmatch(array)
-    if not found:
+    match = ARRAY.fullmatch(array)
+    if not match:
         raise ConfigError(f"--array {array!r}: write task ids as Slurm does, e.g. 0-7, 0-7%3 (three at a time), 1,5,9")
     ids: list[int] = []
-    for part in found["ids"].split(","):
+    for part in match["ids"].split(","):
         first, _, rest = part.partition("-")
         last, _, step = rest.partition(":")
         if step == "0" or (last and int(last) < int(first)):
@@ -101,52 +101,56 @@ def array_ids(array: str) -> list[int]:
     return ids
 
 
-def check(ask: Ask, recipes: Sequence[Recipe]) -> None:
+def check(spec: JobSpec, recipes: Sequence[Recipe]) -> None:
     """Raise ConfigError, with what would do, if Slurm or one of the runs could not start like this."""
-    for option, value in (("nodes", ask.nodes), ("tasks-per-node", ask.tasks), ("cpus-per-task", ask.cpus)):
+    for option, value in (("nodes", spec.nodes), ("tasks-per-node", spec.tasks), ("cpus-per-task", spec.cpus)):
         if value < 1:
             raise ConfigError(f"--{option} {value}: must be at least 1")
-    if ask.gpus is not None and ask.tasks != ask.gpus:
+    if spec.gpus is not None and spec.tasks != spec.gpus:
         raise ConfigError(
-            f"--gpus-per-node {ask.gpus} with --tasks-per-node {ask.tasks}: a rank has one GPU; leave --tasks-per-node "
-            f"out, or ask for --gpus-per-node {ask.tasks}"
+            f"--gpus-per-node {spec.gpus} with --tasks-per-node {spec.tasks}: a rank has one GPU; leave "
+            f"--tasks-per-node out, or ask for --gpus-per-node {spec.tasks}"
         )
-    if not 0 < ask.lead < seconds(ask.time):
+    if not 0 < spec.lead < seconds(spec.time):
         raise ConfigError(
-            f"--time {ask.time} with --stop-before {ask.lead}: the run is asked to stop that many seconds before the "
+            f"--time {spec.time} with --stop-before {spec.lead}: the run is asked to stop that many seconds before the "
             "end; ask for more time, or let it stop later"
         )
-    for text in (str(ask.out), ask.partition, ask.account, ask.after):
+    for text in (str(spec.out), spec.partition, spec.account, spec.after):
         if text is not None and not PLAIN.fullmatch(text):  # Slurm expands % in paths and splits its lines at blanks
             raise ConfigError(f"{text!r}: Slurm's options take letters, digits and ._-/+=@, only")
-    _check_array(ask)
-    for name, recipe in zip(ask.recipes, recipes, strict=True):
-        if recipe.mesh.transport == "mpi" and ask.mpi == "none":
+    _check_array(spec)
+    for name, recipe in zip(spec.recipes, recipes, strict=True):
+        if recipe.mesh.transport == "mpi" and spec.mpi == "none":
             raise ConfigError(f'{name}: mesh.transport="mpi" needs --mpi pmix (Open MPI) or --mpi pmi2 (MPICH, Intel)')
-        for nodes in ask.scaling or (ask.nodes,):
-            _check_shape(ask, name, recipe, nodes)
+        for nodes in spec.scaling or (spec.nodes,):
+            _check_shape(spec, name, recipe, nodes)
 
 
-def _check_array(ask: Ask) -> None:
-    ids = ask.ids  # checks the notation
-    if ask.scaling and (ids or len(ask.recipes) > 1):
+def _check_array(spec: JobSpec) -> None:
+    ids = spec.ids  # checks the notation
+    if spec.scaling and (ids or len(spec.recipes) > 1):
         raise ConfigError("--scaling: a scaling study is one job with one recipe; leave --array out")
-    if ask.scaling and max(ask.scaling) > ask.nodes:
-        raise ConfigError(f"--scaling: {max(ask.scaling)} nodes of a job of --nodes {ask.nodes}")
-    if ask.array and len(ask.recipes) == 1 and any(item.partition("=")[0].strip() == "seed" for item in ask.overrides):
+    if spec.scaling and max(spec.scaling) > spec.nodes:
+        raise ConfigError(f"--scaling: {max(spec.scaling)} nodes of a job of --nodes {spec.nodes}")
+    if (
+        spec.array
+        and len(spec.recipes) == 1
+        and any(item.partition("=")[0].strip() == "seed" for item in spec.overrides)
+    ):
         raise ConfigError("--set seed with --array: the array's task ids are the seeds; leave --set seed out")
-    if len(ask.recipes) > 1:
-        stems = [Path(recipe).stem for recipe in ask.recipes]
+    if len(spec.recipes) > 1:
+        stems = [Path(recipe).stem for recipe in spec.recipes]
         if len(set(stems)) < len(stems):
             raise ConfigError(f"two recipes are called {max(stems, key=stems.count)}: their runs would share a folder")
         if beyond := [i for i in ids if i >= len(stems)]:
             raise ConfigError(
-                f"--array {ask.array}: there is no recipe {beyond[0]}; {len(stems)} are 0-{len(stems) - 1}"
+                f"--array {spec.array}: there is no recipe {beyond[0]}; {len(stems)} are 0-{len(stems) - 1}"
             )
 
 
-def _check_shape(ask: Ask, name: str, recipe: Recipe, nodes: int) -> None:
-    shards, tasks, clients = recipe.mesh.shards, ask.tasks, recipe.clients
+def _check_shape(spec: JobSpec, name: str, recipe: Recipe, nodes: int) -> None:
+    shards, tasks, clients = recipe.mesh.shards, spec.tasks, recipe.clients
     if tasks % shards and shards % tasks:
         fits = sorted({n for n in range(1, shards + 1) if shards % n == 0} | {shards * n for n in (2, 4)})
         raise ConfigError(
@@ -168,45 +172,45 @@ def _check_shape(ask: Ask, name: str, recipe: Recipe, nodes: int) -> None:
         )
 
 
-def render(ask: Ask, recipes: Sequence[Recipe]) -> str:
+def render(spec: JobSpec, recipes: Sequence[Recipe]) -> str:
     """The batch script."""
     return "\n".join(
         [
-            *_head(ask),
+            *_head(spec),
             "",
-            COMMON.format(lead=ask.lead, srun=_srun(ask), cpus=ask.cpus, tasks=ask.tasks),
-            *_body(ask, recipes),
+            COMMON.format(lead=spec.lead, srun=_srun(spec), cpus=spec.cpus, tasks=spec.tasks),
+            *_body(spec, recipes),
         ]
     )
 
 
-def _head(ask: Ask) -> list[str]:
-    name = Path(ask.recipes[0]).stem if len(ask.recipes) == 1 else "sweep"
+def _head(spec: JobSpec) -> list[str]:
+    name = Path(spec.recipes[0]).stem if len(spec.recipes) == 1 else "sweep"
     options = {
         "job-name": re.sub(r"[^\w.-]", "-", name),
-        "nodes": ask.nodes,
-        "ntasks": ask.ranks,
-        "ntasks-per-node": ask.tasks,
-        "cpus-per-task": ask.cpus,
-        "gpus-per-node": ask.gpus,
-        "time": ask.time,
-        "partition": ask.partition,
-        "account": ask.account,
-        "array": ask.array,
-        "dependency": f"afterok:{ask.after}" if ask.after else None,
-        "kill-on-invalid-dep": "yes" if ask.after else None,  # else the job waits for ever for one that failed
-        "output": ask.log,
+        "nodes": spec.nodes,
+        "ntasks": spec.ranks,
+        "ntasks-per-node": spec.tasks,
+        "cpus-per-task": spec.cpus,
+        "gpus-per-node": spec.gpus,
+        "time": spec.time,
+        "partition": spec.partition,
+        "account": spec.account,
+        "array": spec.array,
+        "dependency": f"afterok:{spec.after}" if spec.after else None,
+        "kill-on-invalid-dep": "yes" if spec.after else None,  # else the job waits for ever for one that failed
+        "output": spec.log,
         "open-mode": "append",  # a job that was queued again goes on in its log
         "requeue": "",
-        "signal": f"B:USR1@{ask.lead}",
+        "signal": f"B:USR1@{spec.lead}",
     }
     lines = [f"#SBATCH --{key}" + f"={value}" * (value != "") for key, value in options.items() if value is not None]
-    return ["#!/bin/bash", f"# {ask.line}", *lines]
+    return ["#!/bin/bash", f"# {spec.line}", *lines]
 
 
-def _srun(ask: Ask) -> str:
+def _srun(spec: JobSpec) -> str:
     # cpus: since Slurm 22.05 srun does not take it from the job. ntasks, in run(): it does, also for fewer nodes.
-    return f"srun --kill-on-bad-exit=1 --mpi={ask.mpi} --cpus-per-task={ask.cpus} --ntasks-per-node={ask.tasks}"
+    return f"srun --kill-on-bad-exit=1 --mpi={spec.mpi} --cpus-per-task={spec.cpus} --ntasks-per-node={spec.tasks}"
 
 
 #: status and run; {{ }} are the shell's own braces.
@@ -258,41 +262,41 @@ run() {{
 """
 
 
-def _body(ask: Ask, recipes: Sequence[Recipe]) -> list[str]:
-    more = [part for item in ask.overrides for part in ("--set", item)]
-    if ask.scaling:
-        return _scaling(ask, recipes[0], shlex.join([ask.recipes[0], *more]))
-    if len(ask.recipes) > 1:
+def _body(spec: JobSpec, recipes: Sequence[Recipe]) -> list[str]:
+    more = [part for item in spec.overrides for part in ("--set", item)]
+    if spec.scaling:
+        return _scaling(spec, recipes[0], shlex.join([spec.recipes[0], *more]))
+    if len(spec.recipes) > 1:
         return [
-            f"recipes=({shlex.join(ask.recipes)}) # the array's task ids count them",
+            f"recipes=({shlex.join(spec.recipes)}) # the array's task ids count them",
             "recipe=${recipes[SLURM_ARRAY_TASK_ID]}",
-            f'run "{ask.out}/$(basename "$recipe" .toml)" {ask.nodes} "$recipe" {shlex.join(more)}'.rstrip(),
+            f'run "{spec.out}/$(basename "$recipe" .toml)" {spec.nodes} "$recipe" {shlex.join(more)}'.rstrip(),
             "",
         ]
-    train = shlex.join([ask.recipes[0], *more])
-    if ask.array:
+    train = shlex.join([spec.recipes[0], *more])
+    if spec.array:
         seed = "# the array's task ids are the seeds"
         return [
             seed,
-            f'run "{ask.out}/seed-$SLURM_ARRAY_TASK_ID" {ask.nodes} {train} --set "seed=$SLURM_ARRAY_TASK_ID"',
+            f'run "{spec.out}/seed-$SLURM_ARRAY_TASK_ID" {spec.nodes} {train} --set "seed=$SLURM_ARRAY_TASK_ID"',
             "",
         ]
-    return [f"run {ask.out} {ask.nodes} {train}", ""]
+    return [f"run {spec.out} {spec.nodes} {train}", ""]
 
 
-def _scaling(ask: Ask, recipe: Recipe, train: str) -> list[str]:
+def _scaling(spec: JobSpec, recipe: Recipe, train: str) -> list[str]:
     """Strong scaling: the recipe's clients on more and more nodes.  Weak: as many clients a node as the recipe has."""
     clients = recipe.clients
     weak = [f'--set "clients.count=$((nodes * {clients.count}))"']
     if isinstance(clients.per_round, int):
         weak.append(f'--set "clients.per_round=$((nodes * {clients.per_round}))"')
     return [
-        f"for nodes in {' '.join(map(str, ask.scaling))}; do",
+        f"for nodes in {' '.join(map(str, spec.scaling))}; do",
         "    # strong: the same clients on more nodes; weak: the same number of clients a node",
-        f'    run "{ask.out}/strong-$nodes" "$nodes" {train} || exit',
-        f'    run "{ask.out}/weak-$nodes" "$nodes" {train} {" ".join(weak)} || exit',
+        f'    run "{spec.out}/strong-$nodes" "$nodes" {train} || exit',
+        f'    run "{spec.out}/weak-$nodes" "$nodes" {train} {" ".join(weak)} || exit',
         "done",
-        f"hpcfed compare {' '.join(map(str, ask.folders()))}",
-        f"hpcfed plot {' '.join(map(str, ask.folders()))} --out {ask.out}/scaling.png",
+        f"hpcfed compare {' '.join(map(str, spec.folders()))}",
+        f"hpcfed plot {' '.join(map(str, spec.folders()))} --out {spec.out}/scaling.png",
         "",
     ]

@@ -106,8 +106,8 @@ def model_kind(config: ModelConfig) -> str:
     """What the model is by its own configuration: causal-lm, masked-lm, sequence- or image-classification."""
     from transformers.models.auto import modeling_auto as auto
 
-    found = load_config(config)
-    for architecture in found.architectures or ():
+    hf_config = load_config(config)
+    for architecture in hf_config.architectures or ():
         for ending, kind in _ENDINGS.items():
             if architecture.endswith(ending):
                 return kind
@@ -118,9 +118,11 @@ def model_kind(config: ModelConfig) -> str:
         "sequence-classification": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     }
     for kind, table in tables.items():
-        if found.model_type in table:
+        if hf_config.model_type in table:
             return kind
-    raise ConfigError(f"model.name={config.name!r}: a {found.model_type} model is no language model and no classifier")
+    raise ConfigError(
+        f"model.name={config.name!r}: a {hf_config.model_type} model is no language model and no classifier"
+    )
 
 
 def load_processor(config: ModelConfig, kind: str) -> Any:
@@ -129,9 +131,9 @@ def load_processor(config: ModelConfig, kind: str) -> Any:
 
     A causal tokenizer's model_input_names has "position_ids" if the model takes them.  Raises ConfigError.
     """
-    found = load_config(config)
+    hf_config = load_config(config)
     if kind == "image-classification":
-        return image_processor(config, found)
+        return image_processor(config, hf_config)
     from transformers import AutoTokenizer
 
     try:
@@ -142,23 +144,25 @@ def load_processor(config: ModelConfig, kind: str) -> Any:
     _set_pad_token(config, tokenizer)
     if kind == "masked-lm" and (tokenizer.mask_token_id is None or not tokenizer.is_fast):
         raise ConfigError(f"model.name={config.name!r}: a masked model needs a fast tokenizer with a mask token")
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions(found) or tokenizer.model_max_length)
-    if takes_positions(config, found, kind):
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions(hf_config) or tokenizer.model_max_length)
+    if takes_positions(config, hf_config, kind):
         tokenizer.model_input_names = [*tokenizer.model_input_names, "position_ids"]
     return tokenizer
 
 
-def positions(found: Any) -> int | None:
+def positions(hf_config: Any) -> int | None:
     """Longest sequence that the model has positions for, if its configuration says so."""
-    longest: int | None = getattr(found, "max_position_embeddings", None) or getattr(found, "max_seq_len", None)  # MPT
-    if longest and any(family in found.model_type for family in _OFFSET):
-        longest -= (found.pad_token_id or 0) + 1
+    longest: int | None = getattr(hf_config, "max_position_embeddings", None) or getattr(
+        hf_config, "max_seq_len", None
+    )  # MPT
+    if longest and any(family in hf_config.model_type for family in _OFFSET):
+        longest -= (hf_config.pad_token_id or 0) + 1
     return longest or None
 
 
-def takes_positions(config: ModelConfig, found: Any, kind: str) -> bool:
+def takes_positions(config: ModelConfig, hf_config: Any, kind: str) -> bool:
     """Whether position_ids are among the model's inputs."""
-    forward = _model_class(config, found, kind).forward
+    forward = _model_class(config, hf_config, kind).forward
     return kind == "causal-lm" and "position_ids" in inspect.signature(forward).parameters
 
 
@@ -175,7 +179,7 @@ def _set_pad_token(config: ModelConfig, tokenizer: Any) -> None:
         )
 
 
-def image_processor(config: ModelConfig, found: Any) -> dict[str, Any]:
+def image_processor(config: ModelConfig, hf_config: Any) -> dict[str, Any]:
     """From preprocessor_config.json where the model has one; else the model's own size and mean = std = 0.5."""
     from transformers.utils import cached_file
 
@@ -187,8 +191,8 @@ def image_processor(config: ModelConfig, found: Any) -> dict[str, Any]:
         raw = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
     except (OSError, ValueError) as e:
         raise _unreadable(config, name, e) from None
-    height, width, shortest = _image_size(raw, getattr(found, "image_size", None) or 224)
-    channels, scaled = int(getattr(found, "num_channels", 3)), raw.get("do_normalize", True)
+    height, width, shortest = _image_size(raw, getattr(hf_config, "image_size", None) or 224)
+    channels, scaled = int(getattr(hf_config, "num_channels", 3)), raw.get("do_normalize", True)
     if channels not in (1, 3):
         raise ConfigError(f"model.name={config.name!r}: images of {channels} channels are not supported, only 1 or 3")
     values = {}
@@ -221,11 +225,11 @@ def _image_size(raw: dict[str, Any], native: Any) -> tuple[int, int, int | None]
     return height, width, int(shortest)
 
 
-def _model_class(config: ModelConfig, found: Any, kind: str) -> Any:
+def _model_class(config: ModelConfig, hf_config: Any, kind: str) -> Any:
     table = auto_class(kind)._model_mapping
-    if type(found) not in table:
-        raise ConfigError(f"model.name={config.name!r}: {found.model_type} models have no {kind} form")
-    entry = table[type(found)]
+    if type(hf_config) not in table:
+        raise ConfigError(f"model.name={config.name!r}: {hf_config.model_type} models have no {kind} form")
+    entry = table[type(hf_config)]
     return entry[0] if isinstance(entry, tuple) else entry
 
 
@@ -236,13 +240,13 @@ def auto_class(kind: str) -> Any:
     return getattr(transformers, _AUTO[kind])
 
 
-def label_options(config: ModelConfig, found: Any, kind: str, labels: Sequence[str]) -> dict[str, Any]:
+def label_options(config: ModelConfig, hf_config: Any, kind: str, labels: Sequence[str]) -> dict[str, Any]:
     """What of a classifier's configuration follows from the task."""
     options: dict[str, Any] = {}
     if kind.endswith("classification"):
-        if len(labels) != found.num_labels:
+        if len(labels) != hf_config.num_labels:
             options = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-        if kind == "sequence-classification" and found.pad_token_id is None:
+        if kind == "sequence-classification" and hf_config.pad_token_id is None:
             options["pad_token_id"] = load_processor(config, kind).pad_token_id
     return options
 
@@ -253,8 +257,8 @@ def load_model(config: ModelConfig, kind: str, labels: Sequence[str] = ()) -> nn
     labels: class names of a classifier; a checkpoint's head for another number of classes is replaced by a new one.
     Raises ConfigError if the folder or hub name has no such model in safetensors.
     """
-    path, found = model_path(config.name), checked_config(config, kind)
-    options = label_options(config, found, kind, labels)
+    path, hf_config = model_path(config.name), checked_config(config, kind)
+    options = label_options(config, hf_config, kind, labels)
     try:
         # New weights come from torch's global generator at first; it is restored, and they are overwritten below.
         with quiet(), torch.random.fork_rng(devices=[]):
@@ -278,10 +282,10 @@ def load_model(config: ModelConfig, kind: str, labels: Sequence[str] = ()) -> nn
 
 def checked_config(config: ModelConfig, kind: str) -> Any:
     """transformers' config of a model that has a form of this kind and weights to load; ConfigError if not."""
-    found = load_config(config)
-    _model_class(config, found, kind)
+    hf_config = load_config(config)
+    _model_class(config, hf_config, kind)
     _check_weights(config, Path(model_path(config.name)))
-    return found
+    return hf_config
 
 
 def _check_weights(config: ModelConfig, folder: Path) -> None:

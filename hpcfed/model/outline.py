@@ -29,10 +29,10 @@ class Outline:
 
 def outline(config: ModelConfig, kind: str, labels: list[str]) -> Outline:
     """The model of `kind`, from config.json alone.  Raises ConfigError as load_model does."""
-    found, image = load_config(config), None
+    hf_config, image = load_config(config), None
     if kind == "image-classification":
-        sizes = image_processor(config, found)
+        sizes = image_processor(config, hf_config)
         image = (sizes["channels"], sizes["height"], sizes["width"])
-    takes = takes_positions(config, found, kind)
+    takes = takes_positions(config, hf_config, kind)
     model = empty_model(config, kind, labels).to("meta")  # its buffers have memory
-    return Outline(model, found, positions(found), takes, image)
+    return Outline(model, hf_config, positions(hf_config), takes, image)

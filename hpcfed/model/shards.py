@@ -48,22 +48,22 @@ HEADS = ("lm_head", "embed_out")  # what DeepSpeed takes for a head, by name
 META = "ds_autotp_universal_checkpoint_meta"  # where DeepSpeed notes what it did to a parameter
 
 
-def check_shards(found: Any, shards: int) -> None:
+def check_shards(hf_config: Any, shards: int) -> None:
     """Raise ConfigError unless a model of this transformers config can be spread over `shards` ranks."""
     if shards == 1:
         return
-    if found.model_type in REFUSED:
+    if hf_config.model_type in REFUSED:
         raise ConfigError(
-            f"mesh.shards={shards}: DeepSpeed's tensor parallelism gets {found.model_type} models wrong "
-            f"({REFUSED[found.model_type]}); use mesh.shards=1 or another model (OPT, Llama and RoBERTa are tested)"
+            f"mesh.shards={shards}: DeepSpeed's tensor parallelism gets {hf_config.model_type} models wrong "
+            f"({REFUSED[hf_config.model_type]}); use mesh.shards=1 or another model (OPT, Llama and RoBERTa are tested)"
         )
-    groups = getattr(found, "num_key_value_heads", None) or getattr(found, "num_kv_heads", None)
-    if getattr(found, "multi_query", False) and not getattr(found, "new_decoder_architecture", False):
+    groups = getattr(hf_config, "num_key_value_heads", None) or getattr(hf_config, "num_kv_heads", None)
+    if getattr(hf_config, "multi_query", False) and not getattr(hf_config, "new_decoder_architecture", False):
         groups = 1  # Falcon
-    heads = groups or getattr(found, "num_attention_heads", None)
+    heads = groups or getattr(hf_config, "num_attention_heads", None)
     if not isinstance(heads, int):
         raise ConfigError(
-            f"mesh.shards={shards}: a {found.model_type} model has no attention heads to spread; use mesh.shards=1"
+            f"mesh.shards={shards}: a {hf_config.model_type} model has no attention heads to spread; use mesh.shards=1"
         )
     if heads < shards:
         kind, right = "key-value" if groups else "attention", "1" if heads == 1 else f"1 to {heads}"
@@ -129,10 +129,10 @@ def spread_model(model: Any, row: Row) -> dict[str, Slice]:
             ) from None
     slices = {}
     for name, p in model.named_parameters():
-        found = _slice(name, p, row.shard)
-        if found is not None and len(found.index) < found.shape[found.dim]:
-            slices[name] = found
-        whole = found.shape if found else tuple(p.shape)
+        part = _slice(name, p, row.shard)
+        if part is not None and len(part.index) < part.shape[part.dim]:
+            slices[name] = part
+        whole = part.shape if part else tuple(p.shape)
         if shapes.get(name) != whole:
             raise ConfigError(
                 f"mesh.shards={row.shards}: DeepSpeed made {name} of a {kind} model a parameter of shape {whole}, "
@@ -272,11 +272,11 @@ def save_shards(model: Any, slices: Mapping[str, Slice], row: Row, base: str, ou
     if not slices:
         return save_model(model, base, out)
     tensors = model.state_dict()
-    for name, found in slices.items():
+    for name, part in slices.items():
         raw = tensors[name].cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        parts, indices = row.gather(raw), row.gather(found.index.tobytes())
+        parts, indices = row.gather(raw), row.gather(part.index.tobytes())
         if row.shard == 0:
-            tensors[name] = _joined(found, tensors[name].dtype, parts, indices)
+            tensors[name] = _joined(part, tensors[name].dtype, parts, indices)
 
     def write() -> None:
         if row.shard == 0:
@@ -290,12 +290,12 @@ def save_shards(model: Any, slices: Mapping[str, Slice], row: Row, base: str, ou
     return None
 
 
-def _joined(found: Slice, dtype: torch.dtype, parts: Sequence[bytes], indices: Sequence[bytes]) -> Tensor:
+def _joined(where: Slice, dtype: torch.dtype, parts: Sequence[bytes], indices: Sequence[bytes]) -> Tensor:
     """The full parameter from the bytes of all shards."""
-    full = torch.empty(found.shape, dtype=dtype)
+    full = torch.empty(where.shape, dtype=dtype)
     for part, raw in zip(parts, indices, strict=True):
         index = torch.from_numpy(np.frombuffer(raw, np.int64).copy())
-        shape = [*found.shape[: found.dim], len(index), *found.shape[found.dim + 1 :]]
+        shape = [*where.shape[: where.dim], len(index), *where.shape[where.dim + 1 :]]
         local = torch.frombuffer(bytearray(part), dtype=dtype).view(shape) if part else full.new_empty(shape)
-        full.index_copy_(found.dim, index, local)
+        full.index_copy_(where.dim, index, local)
     return full

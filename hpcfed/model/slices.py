@@ -35,11 +35,11 @@ class Unreadable(Exception):
 
 def empty_model(config: ModelConfig, kind: str, labels: Sequence[str]) -> nn.Module:
     """What load_model gives, with parameters on torch's meta device."""
-    found = load_config(config)
-    for key, value in label_options(config, found, kind, labels).items():
-        setattr(found, key, value)
+    hf_config = load_config(config)
+    for key, value in label_options(config, hf_config, kind, labels).items():
+        setattr(hf_config, key, value)
     with quiet(), torch.random.fork_rng(devices=[]), _without_memory():
-        model = auto_class(kind).from_config(found, dtype=getattr(torch, config.dtype))
+        model = auto_class(kind).from_config(hf_config, dtype=getattr(torch, config.dtype))
     assert isinstance(model, nn.Module)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
@@ -67,11 +67,11 @@ def fill(model: Any, slices: Mapping[str, Slice], config: ModelConfig, kind: str
     aliases: dict[int, list[str]] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
         aliases.setdefault(id(p), []).append(name)
-    wanted = {names[0]: names for names in aliases.values()}
+    names_of = {names[0]: names for names in aliases.values()}
     tensors, buffers = dict(model.named_parameters()), dict(model.named_buffers())
     persistent = {name: b for name, b in model.state_dict(keep_vars=True).items() if name in buffers}
     for name, tensor in (tensors | persistent).items():
-        known = [alias for given in wanted.get(name, [name]) for alias in (given, given.removeprefix(prefix))]
+        known = [alias for given in names_of.get(name, [name]) for alias in (given, given.removeprefix(prefix))]
         key = next((alias for alias in known if alias in files), None)
         if key is None or not _read(files[key], key, tensor, slices.get(name)):
             new.add(name)
@@ -110,25 +110,25 @@ def _files(config: ModelConfig) -> dict[str, Path]:
     from transformers.utils import cached_file
 
     def find(name: str) -> Path | None:
-        found = cached_file(
+        cached = cached_file(
             model_path(config.name),
             name,
             revision=config.revision or "main",
             _raise_exceptions_for_missing_entries=False,
         )
-        return Path(found) if found else None
+        return Path(cached) if cached else None
 
     try:
         with quiet():
             index = find(INDEX)
             names = set(json.loads(index.read_text())["weight_map"].values()) if index else {SINGLE}
             paths = [find(name) for name in sorted(names)]
-        found: dict[str, Path] = {}
+        file_of: dict[str, Path] = {}
         for path in paths:
             if path is None:
                 raise Unreadable
             with safe_open(path, "pt") as opened:
-                found |= dict.fromkeys(opened.keys(), path)
+                file_of |= dict.fromkeys(opened.keys(), path)
     except (OSError, ValueError, KeyError, SafetensorError):
         raise Unreadable from None
-    return found
+    return file_of

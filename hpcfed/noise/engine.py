@@ -195,12 +195,12 @@ def perturb_rows(
     """
     if w.device.type != "cpu":
         return _device_engine(w).perturb_rows(w, rows, plus, minus, seed, mu, piece, distribution)
-    found = piece.rows(rows.numpy(), w[0].numel())
-    perturb(w[rows], plus, minus, seed, mu, found, distribution)
+    looked_up = piece.rows(rows.numpy(), w[0].numel())
+    perturb(w[rows], plus, minus, seed, mu, looked_up, distribution)
 
 
 def move_(
-    held: Sequence[tuple[Tensor, Piece]],
+    params: Sequence[tuple[Tensor, Piece]],
     seeds: np.ndarray,
     coefficients: np.ndarray,
     distribution: str,
@@ -210,7 +210,7 @@ def move_(
 ) -> None:
     """w <- round(w - c z) for each (seed, c) in turn, in one sweep over each w: the same bits as n single moves.
 
-    held: tensors on one device, none twice, and their pieces; on a CUDA device they move in a launch a dtype.
+    params: tensors on one device, none twice, and their pieces; on a CUDA device they move in a launch a dtype.
     seeds: uint64 [n]. coefficients: float32 [n]. rounding: "nearest" or "stochastic", after every step, in w's dtype;
     float32 has nothing left to round. A finite value that outgrows the dtype becomes infinite.
 
@@ -218,12 +218,12 @@ def move_(
     bits of the last seed if stochastic. Steps with c = 0 are left out (each would turn some -0 to +0, and no more);
     with none left, w is not touched. In float32 the same as without `once`, but for those.
     """
-    if held and held[0][0].device.type != "cpu":
-        return _device_engine(held[0][0]).move_(held, seeds, coefficients, distribution, rounding, once=once)
+    if params and params[0][0].device.type != "cpu":
+        return _device_engine(params[0][0]).move_(params, seeds, coefficients, distribution, rounding, once=once)
     assert seeds.dtype == np.uint64 and coefficients.dtype == np.float32 and len(seeds) == len(coefficients)
     steps = coefficients != 0 if once else slice(None)  # a NaN is a step
     chosen, c = np.array(seeds[steps]), np.array(coefficients[steps])  # contiguous, writable: the kernels' signature
-    for w, piece in held:
+    for w, piece in params:
         total = _fits(w, piece)
         if len(chosen):
             kernel = _move_kernel(w, chosen, c, int(seeds[-1]), piece, distribution, rounding, once)

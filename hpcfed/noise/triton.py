@@ -131,9 +131,9 @@ def perturb_rows(
     """As engine.perturb_rows, on w's device; the rows' numbers stay there."""
     if not rows.numel():
         return
-    found, width = w[rows], w[0].numel()
+    some, width = w[rows], w[0].numel()
     runs = _runs(Piece(piece.key, piece.starts[:1], width), w.device, GROUPS * 128, rows, width)
-    _perturb(found, plus, minus, seed, mu, piece.key, distribution, runs)
+    _perturb(some, plus, minus, seed, mu, piece.key, distribution, runs)
 
 
 def _perturb(
@@ -173,11 +173,11 @@ class Launch(NamedTuple):
 
 
 @lru_cache(4)
-def _launches(held: tuple[tuple[int, torch.dtype, Piece], ...], device: torch.device) -> list[Launch]:
-    """held: addresses, dtypes and pieces of parameters that are not empty."""
-    assert len({address for address, _, _ in held}) == len(held), "a parameter is moved twice in one launch"
+def _launches(params: tuple[tuple[int, torch.dtype, Piece], ...], device: torch.device) -> list[Launch]:
+    """params: addresses, dtypes and pieces of parameters that are not empty."""
+    assert len({address for address, _, _ in params}) == len(params), "a parameter is moved twice in one launch"
     groups: dict[tuple[int, bool, bool], list[tuple[int, int, Runs]]] = {}
-    for address, dtype, piece in held:
+    for address, dtype, piece in params:
         runs = _runs(piece, device, GROUPS * 128)
         like = _KIND[dtype], runs.listed, runs.aligned and address % 16 == 0
         groups.setdefault(like, []).append((address, piece.key, runs))
@@ -194,7 +194,7 @@ def _launches(held: tuple[tuple[int, torch.dtype, Piece], ...], device: torch.de
 
 
 def move_(
-    held: Sequence[tuple[Tensor, Piece]],
+    params: Sequence[tuple[Tensor, Piece]],
     seeds: np.ndarray,
     coefficients: np.ndarray,
     distribution: str,
@@ -204,16 +204,16 @@ def move_(
 ) -> None:
     """As engine.move_, on the tensors' device."""
     assert seeds.dtype == np.uint64 and coefficients.dtype == np.float32 and len(seeds) == len(coefficients)
-    for w, piece in held:
+    for w, piece in params:
         _fits(w, piece.numel)
-        assert w.device == held[0][0].device
+        assert w.device == params[0][0].device
     chosen = coefficients != 0 if once else np.ones(len(seeds), bool)  # a NaN is a step
-    some = tuple((w.data_ptr(), w.dtype, piece) for w, piece in held if w.numel())
+    some = tuple((w.data_ptr(), w.dtype, piece) for w, piece in params if w.numel())
     if not chosen.any() or not some:
         return
-    device = held[0][0].device
+    device = params[0][0].device
     steps, scales = _steps(seeds[chosen].tobytes(), coefficients[chosen].tobytes(), int(seeds[-1]), device)
-    with torch.cuda.device_of(held[0][0]):
+    with torch.cuda.device_of(params[0][0]):
         for launch in _launches(some, device):
             wide = launch.kind == _KIND[torch.float32]  # whose every step is rounded anyway
             kernels.move[(launch.programs,)](

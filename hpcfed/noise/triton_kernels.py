@@ -193,19 +193,19 @@ def perturb(
     index = index_in(indices, G)
     u0, u1, u2, u3 = draw(tl.load(seed), key, element, index, GAUSSIAN)
     for s in tl.static_range(SLOTS):
-        at, held = inside(low, high, s, G)
-        x = widen(tl.load(w + local + at, mask=held, other=0), KIND)
+        at, here = inside(low, high, s, G)
+        x = widen(tl.load(w + local + at, mask=here, other=0), KIND)
         step = mu * z_of(u0, u1, u2, u3, table, s, GAUSSIAN)
-        tl.store(plus + local + at, narrow(x + step, KIND), mask=held)
+        tl.store(plus + local + at, narrow(x + step, KIND), mask=here)
         if BOTH:
-            tl.store(minus + local + at, narrow(x - step, KIND), mask=held)
+            tl.store(minus + local + at, narrow(x - step, KIND), mask=here)
 
 
 @triton.jit
 def held_at(w: tensor, low: tensor, high: tensor, s: constexpr, KIND: constexpr, G: constexpr) -> tensor:
     """Slot s of a tile as float32 [G, 16]."""
-    at, held = inside(low, high, s, G)
-    return widen(tl.load(w + at, mask=held, other=0), KIND)
+    at, here = inside(low, high, s, G)
+    return widen(tl.load(w + at, mask=here, other=0), KIND)
 
 
 @triton.jit
@@ -230,35 +230,35 @@ def put(
     s: constexpr, BY: constexpr, KIND: constexpr, G: constexpr,
 ) -> None:  # fmt: skip
     """Slot s of a tile <- x, to nearest or BY random bits."""
-    at, held = inside(low, high, s, G)
+    at, here = inside(low, high, s, G)
     bits = narrow_by(x, half_of(r0, r1, r2, r3, s), KIND) if BY else narrow(x, KIND)
-    tl.store(w + at, bits, mask=held)
+    tl.store(w + at, bits, mask=here)
 
 
 @triton.jit
-def row_of(program: tensor, held: tensor, rows: tensor) -> tensor:
+def row_of(program: tensor, params: tensor, rows: tensor) -> tensor:
     """The last row whose first program is not after this one, found by halving."""
     low, high = 0, rows
     while high - low > 1:
         middle = (low + high) // 2
-        after = tl.load(held + middle * FIELDS) > program
+        after = tl.load(params + middle * FIELDS) > program
         low, high = tl.where(after, low, middle), tl.where(after, middle, high)
-    return held + low * FIELDS
+    return params + low * FIELDS
 
 
 @triton.jit(do_not_specialize=["rows", "n"])
 def move(
-    held: tensor, rows: tensor, steps: tensor, scales: tensor, n: tensor, table: tensor, indices: tensor,
+    params: tensor, rows: tensor, steps: tensor, scales: tensor, n: tensor, table: tensor, indices: tensor,
     GAUSSIAN: constexpr, STOCHASTIC: constexpr, KIND: constexpr,
     ONCE: constexpr, G: constexpr, LISTED: constexpr, ALIGNED: constexpr,
 ) -> None:  # fmt: skip
     """w <- round(w - c z) for each step in turn, or rounded once after the last; w stays in registers meanwhile.
 
-    held: int64 [rows, FIELDS], parameters by their first program; if ALIGNED, their addresses are multiples of 16.
+    params: int64 [rows, FIELDS], parameters by their first program; if ALIGNED, their addresses are multiples of 16.
     steps: int64 [n + 1, 2], a step's seed and the seed of its rounding bits (the last row: of ONCE's rounding).
     scales: float32 [n], c.
     """
-    row = row_of(tl.program_id(0), held, rows)
+    row = row_of(tl.program_id(0), params, rows)
     w = tl.load(row + 1).to(tl.pointer_type(tl.int32 if KIND == FLOAT32 else tl.int16))
     key, starts = tl.load(row + 2), tl.load(row + 3).to(tl.pointer_type(tl.int64))
     if ALIGNED:
@@ -310,8 +310,8 @@ def fingerprint(
     program = tl.program_id(0)
     element, local, low, high = place(program, starts, first, stride, length, tiles, T, LISTED, ALIGNED)
     at = tl.arange(0, T)
-    held = (at >= low) & (at < high)
-    raw = tl.load(values + local + at, mask=held, other=0)
+    here = (at >= low) & (at < high)
+    raw = tl.load(values + local + at, mask=here, other=0)
     if SIZE == 1:
         v = raw.to(tl.uint8, bitcast=True).to(tl.uint64)
     elif SIZE == 2:
@@ -327,7 +327,7 @@ def fingerprint(
     y = v ^ (key_b.to(tl.uint64) + e * STRIDE_B)
     y = (y ^ (y >> 32)) * MUL_B1
     y = (y ^ (y >> 29)) * MUL_B2
-    a = tl.where(held, x ^ (x >> 32), 0).to(tl.int64, bitcast=True)
-    b = tl.where(held, y ^ (y >> 32), 0).to(tl.int64, bitcast=True)
+    a = tl.where(here, x ^ (x >> 32), 0).to(tl.int64, bitcast=True)
+    b = tl.where(here, y ^ (y >> 32), 0).to(tl.int64, bitcast=True)
     tl.store(sums + program * 2, tl.sum(a, 0))
     tl.store(sums + program * 2 + 1, tl.sum(b, 0))

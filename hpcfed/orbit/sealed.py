@@ -111,20 +111,20 @@ def load_any(path: str | Path) -> Orbit:
 
 
 def _load_folder(folder: Path) -> Orbit:
-    found: list[Orbit] = []
+    orbits: list[Orbit] = []
     problems: list[str] = []
     for name in (ORBIT, JOURNAL):
         if (folder / name).exists():
             try:
-                found.append(load_any(folder / name))
+                orbits.append(load_any(folder / name))
             except OrbitError as error:
                 problems.append(str(error))
-    if not found and (folder / WEIGHTS).exists():
+    if not orbits and (folder / WEIGHTS).exists():
         raise OrbitError(f"{folder}: a run without an orbit: its method sends dense weights ({WEIGHTS} there)")
-    if not found:
+    if not orbits:
         raise OrbitError("; ".join(problems) or f"{folder}: neither {ORBIT} nor {JOURNAL} in this folder")
-    best = max(found, key=lambda orbit: orbit.rounds)  # the first of equals: sealed
-    for other in found:
+    best = max(orbits, key=lambda orbit: orbit.rounds)  # the first of equals: sealed
+    for other in orbits:
         if other.header != best.header or other.payloads != best.payloads[: other.rounds]:
             raise OrbitError(f"{folder}: {ORBIT} and {JOURNAL} are of different runs; name one of the files")
     return Orbit(best.header, best.payloads, best.fingerprint, best.path, (*best.notes, *problems))

@@ -200,25 +200,25 @@ def speed_of(recipe: Recipe, gpu: bool, tflops: float | None = None, draws: floa
 
 def parse_bytes(option: str, text: str) -> int:
     """80GB, 40 GiB, 512M as bytes; ConfigError that names the option."""
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?\s*", text)
-    if not found or float(found[1]) <= 0:
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?\s*", text)
+    if not match or float(match[1]) <= 0:
         raise ConfigError(f"{option} {text!r}: write a number and a unit, e.g. 80GB or 40GiB")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** " kMGT".index(found[2] or " "))
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** " kMGT".index(match[2] or " "))
 
 
 def check_shapes(recipe: Recipe, shapes: Sequence[Shape], limit: int | None) -> None:
     """ConfigError if no mesh is possible, or mesh.shards (where it is not 1) asks for an impossible one."""
     good = [f"{shape.shards} (rows: {shape.rows})" for shape in shapes if not shape.problem]
-    ranks, wanted = shapes[0].rows * shapes[0].shards, recipe.mesh.shards
+    ranks, asked = shapes[0].rows * shapes[0].shards, recipe.mesh.shards
     if not good:
         least = min(shape.memory for shape in shapes)
         cures = {shape.problem for shape in shapes}
         need = f"; a rank needs {least / 1e9:,.3g} GB at least" if limit is not None and "does not fit" in cures else ""
         raise ConfigError(f"no mesh of {ranks} ranks is possible ({'; '.join(sorted(cures))}){need}")
-    found = next((shape for shape in shapes if shape.shards == wanted), None)
-    if wanted != 1 and (found is None or found.problem):
-        why = found.problem if found else f"does not divide the {ranks} ranks"
-        raise ConfigError(f"mesh.shards={wanted}: {why}; possible are {', '.join(good)}")
+    shape = next((shape for shape in shapes if shape.shards == asked), None)
+    if asked != 1 and (shape is None or shape.problem):
+        why = shape.problem if shape else f"does not divide the {ranks} ranks"
+        raise ConfigError(f"mesh.shards={asked}: {why}; possible are {', '.join(good)}")
 
 
 def make_plan(recipe: Recipe, tokens: int | None = None, device: str = "cpu") -> Plan:
@@ -229,19 +229,19 @@ def make_plan(recipe: Recipe, tokens: int | None = None, device: str = "cpu") ->
     info = task_info(recipe.task)
     kind = kind_of(recipe.task, model_kind(recipe.model))
     labels = [str(name) for name in recipe.task.verbalizers or info.labels or range(CLASSES)]
-    found = outline(recipe.model, kind, labels)
-    weights = Weights(found.model, recipe.algorithm.train_only)
-    length = _length(recipe, kind, found, tokens)
+    shadow = outline(recipe.model, kind, labels)
+    weights = Weights(shadow.model, recipe.algorithm.train_only)
+    length = _length(recipe, kind, shadow, tokens)
     pool = _pool(recipe)
-    split = split_bytes(found.model)
+    split = split_bytes(shadow.model)
     # Which logits are computed: a prompted task scores one word a class.
     heads = list(range(len(labels))) if kind in LANGUAGE else None
-    forward = make_forward(found.model, Row(), int(kind == "causal-lm"), heads)
+    forward = make_forward(shadow.model, Row(), int(kind == "causal-lm"), heads)
     header = make_header(recipe, weights, kind, labels, pool, "0" * 32)
     examples = _examples(recipe, header, pool, length)
-    inputs, evaluated = _inputs(found, examples, length), _inputs(found, recipe.eval_batch, length)
+    inputs, evaluated = _inputs(shadow, examples, length), _inputs(shadow, recipe.eval_batch, length)
     try:
-        memory, flops, draws = footprint(recipe.algorithm, found.model, weights, forward, inputs, evaluated, device)
+        memory, flops, draws = footprint(recipe.algorithm, shadow.model, weights, forward, inputs, evaluated, device)
     except RuntimeError as e:  # it asks for values, and there are only shapes
         what = f"model.name={recipe.model.name!r}: cannot be run on shapes alone ({first_line(e)})"
         raise ConfigError(what) from None
@@ -251,10 +251,10 @@ def make_plan(recipe: Recipe, tokens: int | None = None, device: str = "cpu") ->
         pool,
         memory,
         Work(steps, examples, flops / examples, draws, moves),
-        parameters=sum(p.numel() for p in found.model.parameters()),
+        parameters=sum(p.numel() for p in shadow.model.parameters()),
         trained=weights.numel,
         split=split,
-        config=found.config,
+        config=shadow.config,
         tokens=length,
         up=up,
         down=down,
@@ -263,13 +263,13 @@ def make_plan(recipe: Recipe, tokens: int | None = None, device: str = "cpu") ->
     )
 
 
-def _length(recipe: Recipe, kind: str, found: Outline, tokens: int | None) -> int:
-    if found.image is not None:
+def _length(recipe: Recipe, kind: str, shadow: Outline, tokens: int | None) -> int:
+    if shadow.image is not None:
         return 1
     length = tokens or recipe.task.max_length or usual_length(task_info(recipe.task), kind)
-    if tokens and found.positions and tokens > found.positions:
-        raise ConfigError(f"--tokens {tokens}: the model has only {found.positions} positions")
-    return min(length, found.positions or length)
+    if tokens and shadow.positions and tokens > shadow.positions:
+        raise ConfigError(f"--tokens {tokens}: the model has only {shadow.positions} positions")
+    return min(length, shadow.positions or length)
 
 
 def _pool(recipe: Recipe) -> Pool:
@@ -295,10 +295,10 @@ def _examples(recipe: Recipe, header: Header, pool: Pool, length: int) -> int:
     return min(limits)
 
 
-def _inputs(found: Outline, rows: int, length: int) -> dict[str, Tensor]:
-    if found.image is not None:
-        return {"pixel_values": torch.empty(rows, *found.image, device="meta")}
-    names = ["input_ids", "attention_mask", *(["position_ids"] if found.position_ids else [])]
+def _inputs(shadow: Outline, rows: int, length: int) -> dict[str, Tensor]:
+    if shadow.image is not None:
+        return {"pixel_values": torch.empty(rows, *shadow.image, device="meta")}
+    names = ["input_ids", "attention_mask", *(["position_ids"] if shadow.position_ids else [])]
     return {name: torch.empty(rows, length, dtype=torch.int64, device="meta") for name in names}
 
 

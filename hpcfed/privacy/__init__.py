@@ -6,10 +6,11 @@ accountant.py says what a run of it costs, budget.py what this run has spent.
 from __future__ import annotations
 
 from .accountant import Forecast, Ledger, amplified, forecast, most_votes, total_epsilon
-from .hooks import Privacy, make_privacy
+from .hooks import MECHANISMS, Privacy, make_privacy
 from .mechanism import majority, respond
 
 __all__ = [
-    "Forecast", "Ledger", "Privacy", "amplified", "forecast", "majority", "make_privacy", "most_votes", "respond",
+    "MECHANISMS", "Forecast", "Ledger", "Privacy", "amplified", "forecast", "majority", "make_privacy", "most_votes",
+    "respond",
     "total_epsilon",
 ]  # fmt: skip

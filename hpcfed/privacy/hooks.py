@@ -31,6 +31,11 @@ class Privacy:
     may_tell = True
     tally_known = True
 
+    def __init__(
+        self, config: PrivacyConfig, directions: int, clients: int, cohort: Callable[[int], Sequence[int]]
+    ) -> None:
+        """As make_privacy."""
+
     def on_votes(self, votes: np.ndarray) -> np.ndarray:
         """int8 [m, q], votes of the m clients of this row -> what they send."""
         return votes
@@ -71,6 +76,7 @@ class _Private(Privacy):
     def __init__(
         self, config: PrivacyConfig, directions: int, clients: int, cohort: Callable[[int], Sequence[int]]
     ) -> None:
+        super().__init__(config, directions, clients, cohort)
         assert config.epsilon is not None
         self._epsilon, self._budget = config.epsilon, Budget(config, directions, clients, cohort)
 
@@ -119,7 +125,7 @@ class CentralPrivacy(_Private):
         return directions + 2
 
 
-MECHANISMS: dict[str, type[_Private]] = {"local": LocalPrivacy, "central": CentralPrivacy}
+MECHANISMS: dict[str, type[Privacy]] = {"none": Privacy, "local": LocalPrivacy, "central": CentralPrivacy}
 
 
 def make_privacy(
@@ -129,6 +135,4 @@ def make_privacy(
 
     directions: votes of a client in a round.  cohort: round -> ids of the clients, of so many, that vote in it.
     """
-    if config.mechanism == "none":
-        return Privacy()
     return MECHANISMS[config.mechanism](config, directions, clients, cohort)

@@ -30,11 +30,11 @@ LINES = ("-", "--", ":", "-.")  # the eighth run has the first one's colour and 
 MARKERS = ("o", "s", "^", "D", "v")
 SMOOTHED = 20  # the moving mean covers one in so many of the logged rounds
 MOST_PARTITIONS, MOST_NAMES = 5, 12
-METRIC, LOSS = 1, 2  # columns of Story.scores
+METRIC, LOSS = 1, 2  # columns of RunHistory.scores
 
 
 @dataclass(frozen=True, eq=False)
-class Story:
+class RunHistory:
     """What a run folder tells.
 
     rounds: [n] rounds done at each logged round, with loss, agreement, sign_error, bits (cumulative) [n]; NaN where
@@ -73,12 +73,13 @@ def draw(runs: Sequence[Path], out: Path) -> None:
     paths = list(dict.fromkeys(Path(run) for run in runs))
     names = [path.resolve().name for path in paths]
     study = read_study(paths) if len(paths) > 1 else None
-    stories = [
-        read_story(path, name if names.count(name) == 1 else str(path)) for path, name in zip(paths, names, strict=True)
+    histories = [
+        read_history(path, name if names.count(name) == 1 else str(path))
+        for path, name in zip(paths, names, strict=True)
     ]
     with matplotlib.rc_context({"agg.path.chunksize": 10_000, "font.size": 9, "axes.titlesize": 9}):
         picture = io.BytesIO()
-        figure = study_figure(Figure, study) if study else _figure(Figure, stories)
+        figure = study_figure(Figure, study) if study else _figure(Figure, histories)
         figure.savefig(picture, format="png", dpi=130)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def draw(runs: Sequence[Path], out: Path) -> None:
         raise ConfigError(f"--out {out}: cannot write the picture there: {e.strerror}") from None
 
 
-def read_story(path: Path, name: str) -> Story:
+def read_history(path: Path, name: str) -> RunHistory:
     """The run folder `path`, to be called `name`. Raises RunFolderError if it is none or has nothing to show."""
     if not path.is_dir():
         raise RunFolderError(f"{path}: no such run folder")
@@ -98,7 +99,7 @@ def read_story(path: Path, name: str) -> Story:
         raise RunFolderError(f"{path}: not a run folder, or one without a logged round (no lines in metrics.jsonl)")
     rounds = _column(logged, "t")
     sent = np.nan_to_num(_column(logged, "uplink_bits_per_client"))
-    return Story(
+    return RunHistory(
         name,
         next((str(r["metric"]) for r in scored if "metric" in r), ""),
         rounds,
@@ -117,25 +118,25 @@ def _column(records: Sequence[Mapping[str, Any]], key: str) -> Curve:
 
 
 def _scores(records: Sequence[Mapping[str, Any]], split: str) -> Curve:
-    mine = [r for r in records if r["split"] == split]
-    return np.stack([_column(mine, key) for key in ("t", "value", "loss")], axis=1)
+    of_split = [r for r in records if r["split"] == split]
+    return np.stack([_column(of_split, key) for key in ("t", "value", "loss")], axis=1)
 
 
 def _partition(file: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        found: dict[str, Any] = json.loads(file.read_bytes())
-        if list(found) == ["digest"]:  # of a private run
+        partition: dict[str, Any] = json.loads(file.read_bytes())
+        if list(partition) == ["digest"]:  # of a private run
             return None
-        counts = np.array(found["counts"], np.int64)
-        assert counts.ndim == 2 and counts.shape[1] == len(found["names"]) and len(found["sizes"]) == 3
-        float(found["skew"]), int(found["clients"]), [f"{size:g}" for size in found["sizes"]]
+        counts = np.array(partition["counts"], np.int64)
+        assert counts.ndim == 2 and counts.shape[1] == len(partition["names"]) and len(partition["sizes"]) == 3
+        float(partition["skew"]), int(partition["clients"]), [f"{size:g}" for size in partition["sizes"]]
     except OSError as e:
         raise RunFolderError(f"{file}: cannot read it: {e.strerror}") from None
     except (ValueError, TypeError, KeyError, AssertionError):
         raise RunFolderError(f"{file}: damaged, not the partition that hpcfed train writes") from None
-    return found
+    return partition
 
 
 def smooth(values: Curve, window: int) -> Curve:
@@ -149,8 +150,8 @@ def smooth(values: Curve, window: int) -> Curve:
     return np.where(many > 0, (sums[high] - sums[low]) / np.maximum(many, 1), np.nan)
 
 
-def _figure(figure_class: Any, stories: Sequence[Story]) -> Any:
-    partitions = _distinct_partitions(stories)
+def _figure(figure_class: Any, histories: Sequence[RunHistory]) -> Any:
+    partitions = _distinct_partitions(histories)
     shown = partitions[:MOST_PARTITIONS]
     rows = 2 + -(-(1 + len(shown)) // 2)
     figure = figure_class(figsize=(11, 3.1 * rows + 0.4), layout="constrained")
@@ -158,13 +159,13 @@ def _figure(figure_class: Any, stories: Sequence[Story]) -> Any:
     for column, against in enumerate(("rounds", "bits")):
         loss, metric = axes[0, column], axes[1, column]
         metric.sharex(loss)
-        _losses(loss, stories, against)
-        _metrics(metric, stories, against)
+        _losses(loss, histories, against)
+        _metrics(metric, histories, against)
         for panel in (loss, metric):
-            _scale(panel, stories, against)
+            _scale(panel, histories, against)
     agreement, *owners = axes[2:].flat
-    _agreements(agreement, stories)
-    _scale(agreement, stories, "rounds")
+    _agreements(agreement, histories)
+    _scale(agreement, histories, "rounds")
     for panel, (partition, names) in zip(owners, shown, strict=False):
         _owners(panel, partition, names if len(partitions) > 1 else [])
     for panel in owners[len(shown) :]:
@@ -174,7 +175,7 @@ def _figure(figure_class: Any, stories: Sequence[Story]) -> Any:
     if len(partitions) > len(shown):
         figure.supxlabel(f"{len(partitions) - len(shown)} more partitions of data are not drawn", fontsize=8)
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
-    colours, kinds = _legends(stories)
+    colours, kinds = _legends(histories)
     figure.legend(handles=colours, loc="outside upper center", ncols=4, frameon=False)
     figure.legend(handles=kinds, loc="outside lower center", ncols=4, frameon=False)
     return figure
@@ -184,24 +185,24 @@ def _style(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
 
 
-def _splits(stories: Sequence[Story]) -> list[str]:
-    return list(dict.fromkeys(split for story in stories for split in story.scores))
+def _splits(histories: Sequence[RunHistory]) -> list[str]:
+    return list(dict.fromkeys(split for history in histories for split in history.scores))
 
 
-def _legends(stories: Sequence[Story]) -> tuple[list[Any], list[Any]]:
+def _legends(histories: Sequence[RunHistory]) -> tuple[list[Any], list[Any]]:
     """Runs by colour, and in grey what kinds of lines and points mean; outside of the panels, where no data are."""
     from matplotlib.lines import Line2D
 
-    colours = [Line2D([], [], linewidth=2, label=story.name, **_style(i)) for i, story in enumerate(stories)]
+    colours = [Line2D([], [], linewidth=2, label=history.name, **_style(i)) for i, history in enumerate(histories)]
     kinds = []
-    if any(_known(story.loss, story.agreement) for story in stories):
+    if any(_known(history.loss, history.agreement) for history in histories):
         kinds += [
             Line2D([], [], color="grey", linewidth=0.6, label="clients, each logged round"),
             Line2D([], [], color="grey", linewidth=2, label=f"their moving mean over 1/{SMOOTHED} of the rounds"),
         ]
-    if any(_known(story.sign_error) for story in stories):
+    if any(_known(history.sign_error) for history in histories):
         kinds.append(Line2D([], [], color="grey", linewidth=1.6, linestyle=":", label="estimated sign error p_t"))
-    for split, marker in zip(_splits(stories), MARKERS, strict=False):
+    for split, marker in zip(_splits(histories), MARKERS, strict=False):
         kinds.append(Line2D([], [], color="grey", linewidth=0, marker=marker, label=f"evaluated on {split}"))
     return colours, kinds
 
@@ -224,60 +225,60 @@ def _lines(panel: Any, i: int, x: Curve, y: Curve) -> None:
 
 
 def _points(
-    panel: Any, i: int, story: Story, against: str, which: int, splits: list[str], logarithmic: bool = False
+    panel: Any, i: int, history: RunHistory, against: str, which: int, splits: list[str], logarithmic: bool = False
 ) -> None:
     """Evaluations; joined by lines only for the metric, as the loss has a curve of its own."""
-    for split, scores in story.scores.items():
+    for split, scores in history.scores.items():
         if logarithmic:
             scores = scores[scores[:, 0] > 0]  # the way from 0 to the first bit would fill half the panel
         t, n = scores[:, 0], splits.index(split)
         style = _style(i) | {"linewidth": 1.4 if which == METRIC else 0}
         marker = {"marker": MARKERS[n % len(MARKERS)], "markersize": 5.5, "markeredgecolor": "white", "clip_on": False}
-        x = t if against == "rounds" else story.bits_at(t)
+        x = t if against == "rounds" else history.bits_at(t)
         panel.plot(x, scores[:, which], zorder=3, **style, **marker)
 
 
-def _losses(panel: Any, stories: Sequence[Story], against: str) -> None:
-    logarithmic = against == "bits" and _far_apart(stories)
-    for i, story in enumerate(stories):
-        if against == "rounds" or _sends(story):
-            _lines(panel, i, story.rounds if against == "rounds" else story.bits, story.loss)
-            _points(panel, i, story, against, LOSS, _splits(stories), logarithmic)
+def _losses(panel: Any, histories: Sequence[RunHistory], against: str) -> None:
+    logarithmic = against == "bits" and _far_apart(histories)
+    for i, history in enumerate(histories):
+        if against == "rounds" or _sends(history):
+            _lines(panel, i, history.rounds if against == "rounds" else history.bits, history.loss)
+            _points(panel, i, history, against, LOSS, _splits(histories), logarithmic)
     panel.set(title=f"Loss against {_title(against)}", ylabel="loss (nats an example)")
-    if not any(_known(story.loss, *(scores[:, LOSS] for scores in story.scores.values())) for story in stories):
+    if not any(_known(history.loss, *(scores[:, LOSS] for scores in history.scores.values())) for history in histories):
         panel.set_ylim(0, 1)
         _say(panel, "no losses in these runs")
 
 
-def _metrics(panel: Any, stories: Sequence[Story], against: str) -> None:
+def _metrics(panel: Any, histories: Sequence[RunHistory], against: str) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    logarithmic = against == "bits" and _far_apart(stories)
-    for i, story in enumerate(stories):
-        if against == "rounds" or _sends(story):
-            _points(panel, i, story, against, METRIC, _splits(stories), logarithmic)
-    name = " / ".join(dict.fromkeys(story.metric for story in stories if story.metric)) or "metric"
+    logarithmic = against == "bits" and _far_apart(histories)
+    for i, history in enumerate(histories):
+        if against == "rounds" or _sends(history):
+            _points(panel, i, history, against, METRIC, _splits(histories), logarithmic)
+    name = " / ".join(dict.fromkeys(history.metric for history in histories if history.metric)) or "metric"
     panel.set(title=f"{name.capitalize()} against {_title(against)}", ylabel=name)
     panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    if not _splits(stories):
+    if not _splits(histories):
         panel.set_ylim(0, 1)
         _say(panel, "no evaluation yet")
 
 
-def _agreements(panel: Any, stories: Sequence[Story]) -> None:
+def _agreements(panel: Any, histories: Sequence[RunHistory]) -> None:
     """Agreement is never below a half and p_t never above it, so the two share an axis without crossing."""
     from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-    for i, story in enumerate(stories):
-        _lines(panel, i, story.rounds, story.agreement)
-        if _known(story.sign_error):
-            style = _style(i) | {"linestyle": ":", "linewidth": 1.6, "marker": "." if len(story.rounds) == 1 else ""}
-            panel.plot(story.rounds, story.sign_error, zorder=2, **style)
+    for i, history in enumerate(histories):
+        _lines(panel, i, history.rounds, history.agreement)
+        if _known(history.sign_error):
+            style = _style(i) | {"linestyle": ":", "linewidth": 1.6, "marker": "." if len(history.rounds) == 1 else ""}
+            panel.plot(history.rounds, history.sign_error, zorder=2, **style)
     panel.set(title="Votes that agree with the majority (line, above 50 %),\nestimated sign error p_t (dotted, below)")
     panel.set(ylabel="share of votes", ylim=(-0.02, 1.02))
     panel.yaxis.set_major_locator(MultipleLocator(0.25))
     panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    if any(_known(story.agreement, story.sign_error) for story in stories):
+    if any(_known(history.agreement, history.sign_error) for history in histories):
         panel.axhline(0.5, color="grey", linewidth=0.8)
     else:
         _say(panel, "no votes in these runs")
@@ -287,23 +288,23 @@ def _title(against: str) -> str:
     return "rounds" if against == "rounds" else "bits sent up"
 
 
-def _sends(story: Story) -> bool:
+def _sends(history: RunHistory) -> bool:
     """Whether its clients send anything: a centralised run has no place on an axis of bits."""
-    return not len(story.bits) or bool(story.bits[-1] > 0)
+    return not len(history.bits) or bool(history.bits[-1] > 0)
 
 
-def _far_apart(stories: Sequence[Story]) -> bool:
+def _far_apart(histories: Sequence[RunHistory]) -> bool:
     """Whether one run sends a hundred times what another does, so that bits want a logarithmic axis."""
-    ends = [max(1.0, story.bits[-1]) for story in stories if len(story.bits) and _sends(story)] or [1.0]
+    ends = [max(1.0, history.bits[-1]) for history in histories if len(history.bits) and _sends(history)] or [1.0]
     return max(ends) > 100 * min(ends)
 
 
-def _scale(panel: Any, stories: Sequence[Story], against: str) -> None:
+def _scale(panel: Any, histories: Sequence[RunHistory], against: str) -> None:
     """Axis from 0, and for bits logarithmic where one run sends a hundred times what another does."""
     from matplotlib.ticker import MaxNLocator
 
     label = "rounds" if against == "rounds" else "uplink bits of a client that votes in every round"
-    if against == "bits" and _far_apart(stories):
+    if against == "bits" and _far_apart(histories):
         panel.set_xscale("symlog", linthresh=1)
     else:
         panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -313,13 +314,15 @@ def _scale(panel: Any, stories: Sequence[Story], against: str) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _distinct_partitions(stories: Sequence[Story]) -> list[tuple[dict[str, Any], list[str]]]:
+def _distinct_partitions(histories: Sequence[RunHistory]) -> list[tuple[dict[str, Any], list[str]]]:
     """Every different partition with the names of the runs that have it."""
-    found: dict[str, tuple[dict[str, Any], list[str]]] = {}
-    for story in stories:
-        if story.partition:
-            found.setdefault(json.dumps(story.partition, sort_keys=True), (story.partition, []))[1].append(story.name)
-    return list(found.values())
+    distinct: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for history in histories:
+        if history.partition:
+            distinct.setdefault(json.dumps(history.partition, sort_keys=True), (history.partition, []))[1].append(
+                history.name
+            )
+    return list(distinct.values())
 
 
 def _owners(panel: Any, partition: Mapping[str, Any], runs: Sequence[str]) -> None:
@@ -330,9 +333,9 @@ def _owners(panel: Any, partition: Mapping[str, Any], runs: Sequence[str]) -> No
     names, counts = partition["names"], np.array(partition["counts"], np.int64)
     colours = colormaps["viridis"](np.linspace(0, 1, len(names)))
     at, bottom, edge = np.arange(len(counts)), np.zeros(len(counts)), {"edgecolor": "white", "linewidth": 0.2}
-    for name, colour, held in zip(names, colours, counts.T, strict=True):
-        panel.bar(at, held, 0.85, bottom, color=colour, label=name, **edge)
-        bottom += held
+    for name, colour, counts_of_class in zip(names, colours, counts.T, strict=True):
+        panel.bar(at, counts_of_class, 0.85, bottom, color=colour, label=name, **edge)
+        bottom += counts_of_class
     smallest, median, largest = partition["sizes"]
     who = f"{partition['clients']:,} client" + "s" * (partition["clients"] != 1)
     if len(counts) < partition["clients"]:

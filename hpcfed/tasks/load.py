@@ -117,14 +117,14 @@ def _open_hub(data: str, splits: list[str], revision: str | None) -> dict[str, S
 
     name, _, configuration = data.partition(":")
     try:
-        found = datasets.load_dataset(name, configuration or None, revision=revision)
+        splits_there = datasets.load_dataset(name, configuration or None, revision=revision)
     except Exception as e:  # the hub's client has no common base for what can go wrong
         raise DataError(
             f"task.data={data!r} is no local path and cannot be loaded from the hub ({first_line(e)}); "
             "for data on disk give a folder with SPLIT.jsonl, SPLIT.csv or SPLIT.parquet files: --set task.data=PATH"
         ) from None
-    _check_splits(data, splits, list(found))
-    return {split: Split(found[split], f"split {split!r} of {data}") for split in splits}
+    _check_splits(data, splits, list(splits_there))
+    return {split: Split(splits_there[split], f"split {split!r} of {data}") for split in splits}
 
 
 def _check_splits(data: str, splits: Sequence[str], have: Sequence[str]) -> None:
@@ -156,24 +156,24 @@ def local_files(data: str, splits: Sequence[str], train_split: str) -> tuple[str
     base = Path(data).expanduser()
     if is_pattern(data) and not base.exists():
         anchor = Path(base.anchor or ".")
-        found = sorted(anchor.glob(str(base.relative_to(base.anchor) if base.anchor else base)))
+        paths = sorted(anchor.glob(str(base.relative_to(base.anchor) if base.anchor else base)))
     else:
-        found = _in_folder(base) if base.is_dir() else [base] if base.is_file() else []
-    found = [path for path in found if path.is_dir() or path.suffix in BUILDERS]
-    if not found:
+        paths = _in_folder(base) if base.is_dir() else [base] if base.is_file() else []
+    paths = [path for path in paths if path.is_dir() or path.suffix in BUILDERS]
+    if not paths:
         what = "holds" if base.exists() else "does not exist: there are"
         raise DataError(
             f"task.data={data!r} {what} no {', '.join(BUILDERS)} files and no SPLIT/CLASS/ folders of images"
         )
-    builders = {"imagefolder" if path.is_dir() else BUILDERS[path.suffix] for path in found}
+    builders = {"imagefolder" if path.is_dir() else BUILDERS[path.suffix] for path in paths}
     if len(builders) > 1:
         kinds = ", ".join(sorted(builders))
         raise DataError(f"task.data={data!r} holds files of different kinds ({kinds}); name one kind: 'PATH/*.jsonl'")
     by_split: dict[str, list[Path]] = {}
-    for path in found:
+    for path in paths:
         by_split.setdefault(_SHARD.sub("", path.name if path.is_dir() else path.stem), []).append(path)
     if not base.is_dir() and not set(by_split) & set(splits):
-        by_split = {train_split: found}
+        by_split = {train_split: paths}
     return builders.pop(), by_split
 
 

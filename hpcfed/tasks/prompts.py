@@ -34,7 +34,7 @@ FORMS: dict[str, Callable[[str], str]] = {"": str, "bare": _bare, "lower": _lowe
 
 
 @dataclass(frozen=True)
-class Piece:
+class Part:
     """Literal text followed by a column in some form (no column: the literal alone)."""
 
     literal: str
@@ -46,22 +46,22 @@ class Piece:
 class Prompt:
     """What comes before and after the answer."""
 
-    before: tuple[Piece, ...]
-    after: tuple[Piece, ...]
+    before: tuple[Part, ...]
+    after: tuple[Part, ...]
 
 
 def parse_prompt(text: str, columns: Sequence[str]) -> Prompt:
     """The template `text` over the text `columns`; ConfigError says what is wrong with it."""
-    sides: list[list[Piece]] = [[]]
+    sides: list[list[Part]] = [[]]
     try:
         parts = list(string.Formatter().parse(text))
     except ValueError as e:
         raise ConfigError(f"task.prompt={text!r}: {e}; write literal braces twice") from None
     for literal, name, form, conversion in parts:
         if name is None:
-            sides[-1].append(Piece(literal))
+            sides[-1].append(Part(literal))
         elif name == ANSWER:
-            sides[-1].append(Piece(literal))
+            sides[-1].append(Part(literal))
             sides.append([])
         elif name not in columns:
             raise ConfigError(f"task.prompt: {{{name}}} is no text column{did_you_mean(name, [*columns, ANSWER])}")
@@ -69,19 +69,19 @@ def parse_prompt(text: str, columns: Sequence[str]) -> Prompt:
             known = did_you_mean(form or "", set(FORMS) - {""})
             raise ConfigError(f"task.prompt: {{{name}:{form}}} has an unknown form{known}")
         else:
-            sides[-1].append(Piece(literal, name, form or ""))
+            sides[-1].append(Part(literal, name, form or ""))
     if len(sides) != 2:
         raise ConfigError(f"task.prompt={text!r}: must hold {{{ANSWER}}} exactly once, not {len(sides) - 1} times")
     return Prompt(tuple(sides[0]), tuple(sides[1]))
 
 
-def render(pieces: Sequence[Piece], row: Mapping[str, str]) -> tuple[str, list[tuple[int, int]]]:
-    """The text of `pieces` for one example, and where in it (first character, end) each column's text lies."""
+def render(parts: Sequence[Part], row: Mapping[str, str]) -> tuple[str, list[tuple[int, int]]]:
+    """The text of `parts` for one example, and where in it (first character, end) each column's text lies."""
     text, spans = "", []
-    for piece in pieces:
-        text += piece.literal
-        if piece.column is not None:
-            words = FORMS[piece.form](row[piece.column])
+    for part in parts:
+        text += part.literal
+        if part.column is not None:
+            words = FORMS[part.form](row[part.column])
             spans.append((len(text), len(text) + len(words)))
             text += words
     return text, spans
@@ -89,9 +89,9 @@ def render(pieces: Sequence[Piece], row: Mapping[str, str]) -> tuple[str, list[t
 
 def causal_candidates(tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str]) -> list[list[int]]:
     """The token ids with which each verbaliser continues the prompt, in the prompt's context."""
-    if any(piece.column or piece.literal.strip() for piece in prompt.after):
+    if any(part.column or part.literal.strip() for part in prompt.after):
         raise ConfigError("task.prompt: a causal model reads from left to right, so {verbalizer} must be at the end")
-    row = {piece.column: "a" for piece in prompt.before if piece.column}
+    row = {part.column: "a" for part in prompt.before if part.column}
     text, _ = render(prompt.before, row)
     before = ids_of(tokenizer, text.rstrip(" "))
     candidates = []

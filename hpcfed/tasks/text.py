@@ -38,8 +38,8 @@ def _chunks(rows: Rows) -> list[range]:
     return [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
 
 
-def _rendered(pieces: Sequence[Any], rows: Rows, chunk: range) -> list[tuple[str, list[tuple[int, int]]]]:
-    return [render(pieces, {name: column[i] for name, column in rows.items()}) for i in chunk]
+def _rendered(parts: Sequence[Any], rows: Rows, chunk: range) -> list[tuple[str, list[tuple[int, int]]]]:
+    return [render(parts, {name: column[i] for name, column in rows.items()}) for i in chunk]
 
 
 def _pad(sequences: Sequence[Sequence[int] | np.ndarray], value: int, left: bool) -> Tensor:
@@ -76,7 +76,7 @@ def causal_form(tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str], max_
     candidates = causal_candidates(tokenizer, prompt, verbalizers)
     longest = max(map(len, candidates))
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    empty, _ = render(prompt.before, {piece.column: "" for piece in prompt.before if piece.column})
+    empty, _ = render(prompt.before, {part.column: "" for part in prompt.before if part.column})
     fixed = len(bos) + len(ids_of(tokenizer, empty.rstrip(" "))) + longest
     if fixed >= max_length:
         raise _too_long(fixed, max_length)
@@ -140,7 +140,7 @@ def _scores_candidates(logits: Tensor, batch: Batch) -> Tensor:
 def masked_form(tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str], max_length: int) -> tuple[Encode, Form]:
     """How a masked language model sees a prompted task; every verbaliser must be one token."""
     heads = [ids[0] for ids in masked_candidates(tokenizer, verbalizers)]
-    row = {piece.column: "" for piece in (*prompt.before, *prompt.after) if piece.column}
+    row = {part.column: "" for part in (*prompt.before, *prompt.after) if part.column}
     empty = render(prompt.before, row)[0] + tokenizer.mask_token + render(prompt.after, row)[0]
     fixed = len(tokenizer(empty, verbose=False)["input_ids"])
     if fixed >= max_length:

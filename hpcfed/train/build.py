@@ -14,7 +14,7 @@ from ..clock import Clock
 from ..config import Manifest, Recipe, load_method, read_manifest
 from ..errors import ConfigError
 from ..first_order import FirstOrder
-from ..privacy import make_privacy
+from ..privacy import MECHANISMS, make_privacy
 from ..probe.hosted import Hosted
 from ..probe.slopes import ClientProbe
 from ..probe.trial import bound_probe
@@ -51,7 +51,7 @@ def build_hosted(recipe: Recipe, name: str, transport: Transport, mesh: MeshShap
     """Collective: what this row holds of the clients of manifest `name`, and what all rows know of all of them."""
     c = recipe.clients
     groups = mesh.groups_of_row(transport.row.index, -(-c.count // c.group))
-    mine = range(groups.start * c.group, min(groups.stop * c.group, c.count))
+    hosted = range(groups.start * c.group, min(groups.stop * c.group, c.count))
 
     def read() -> Manifest:
         manifest = read_manifest(name)
@@ -61,15 +61,15 @@ def build_hosted(recipe: Recipe, name: str, transport: Transport, mesh: MeshShap
 
     def load() -> tuple[Manifest, Problem]:
         manifest = transport.row.together(read)
-        return manifest, build_problem(recipe, transport.row, manifest.clients[mine.start : mine.stop])
+        return manifest, build_problem(recipe, transport.row, manifest.clients[hosted.start : hosted.stop])
 
     manifest, problem = together(transport, load)
     check_same(transport, "clients.manifest", manifest.digest())
     train, classes = problem.task.train, len(problem.task.labels)
     assert isinstance(train, Gathered)
-    held = [(np.bincount(part.labels, minlength=classes), part.digest()) for part in train.parts]
-    private = recipe.privacy.mechanism != "none"
-    return problem, hosted_pool(transport, c, recipe.seed, mine, held, manifest.weights, private)
+    holdings = [(np.bincount(part.labels, minlength=classes), part.digest()) for part in train.parts]
+    may_tell = MECHANISMS[recipe.privacy.mechanism].may_tell
+    return problem, hosted_pool(transport, recipe, hosted, holdings, manifest.weights, may_tell)
 
 
 def assemble(recipe: Recipe, transport: Transport, mesh: MeshShape, problem: Problem, pool: Pool) -> Run:

@@ -123,9 +123,9 @@ class Transport(ABC):
         """(payload_bytes, collectives) of a round: alone nothing is sent."""
         return (size, operations) if self.rows > 1 else (0, 0)
 
-    def _hosts(self, mine: int, all_rows: int, hosted: Sequence[int]) -> bool:
+    def _hosts(self, here: int, all_rows: int, hosted: Sequence[int]) -> bool:
         """Whether `hosted` is about these rows, and agrees with the clients here and with those of all rows."""
-        return mine == hosted[self.row.index] and all_rows == sum(hosted) and self.rows == len(hosted)
+        return here == hosted[self.row.index] and all_rows == sum(hosted) and self.rows == len(hosted)
 
     def all_gather(self, data: bytes) -> list[bytes]:
         """Every row's bytes, in row order; sizes may differ.  Traffic: 8 bytes, then the largest size a row."""
@@ -173,14 +173,14 @@ class Transport(ABC):
         if form == "sum":
             sent = encode_sum(ballots.votes, stop, max(voters, self.rows))
             self._sum(sent)
-            found = check_sum(sent, voters, self.rows)
+            counted = check_sum(sent, voters, self.rows)
         else:
             sent = encode_bits(ballots.votes, stop, max(hosted))
             received, operations = self._gathered(sent)
-            found = count_bits(received, hosted, ballots.votes.shape[1])
-        if isinstance(found, str):
-            raise self.everywhere(TransportError(found))
-        sums, cast, stops = found
+            counted = count_bits(received, hosted, ballots.votes.shape[1])
+        if isinstance(counted, str):
+            raise self.everywhere(TransportError(counted))
+        sums, cast, stops = counted
         return Tally(sums, cast, voters, stops, *self._traffic(sent.nbytes, operations))
 
     def private_tally(
@@ -294,8 +294,8 @@ def check_same(transport: Transport, what: str, value: bytes | str, error: type[
         is_text = isinstance(value, str)
         texts = {raw: raw.decode(errors="replace") if is_text else raw.hex() for raw in groups}
         same = len(os.path.commonprefix(list(texts.values())))  # noqa: RUF071  characters are meant
-        held = [f"{_row_names(rows, transport.noun)}: {_shown(texts[raw], same)}" for raw, rows in groups.items()]
-        raise transport.everywhere(error(f"{what} differs between {transport.noun}s ({'; '.join(held)})"))
+        values = [f"{_row_names(rows, transport.noun)}: {_shown(texts[raw], same)}" for raw, rows in groups.items()]
+        raise transport.everywhere(error(f"{what} differs between {transport.noun}s ({'; '.join(values)})"))
 
 
 def _shown(text: str, same: int) -> str:

@@ -37,27 +37,27 @@ def spread(everybody: Transport, launch: Launch, shards: int, device: str = "aut
     """
     from .device import fair_threads, pick_device
 
-    found = pick_device(everybody, launch, device)
+    where = pick_device(everybody, launch, device)
     threads = fair_threads(everybody)
     if everybody.rows > 1 and "OMP_NUM_THREADS" not in os.environ:  # mpirun and srun leave it to each rank
         import torch
 
         torch.set_num_threads(threads)
     if shards == 1:
-        everybody.row = Row(everybody.row.index, found)
+        everybody.row = Row(everybody.row.index, where)
         return everybody
-    from .shards import spread as over
+    from .shards import rows_of_shards
 
-    return over(everybody, launch, shards, found)
+    return rows_of_shards(everybody, launch, shards, where)
 
 
 def agent_store(launch: Launch) -> Any:
     """torch's key-value store that torchrun's agent serves and that outlives the ranks of this attempt, or None."""
     if launch.launcher != "torchrun":
         return None
-    from .torchdist import agent_store as found
+    from .torchdist import agent_store as store_of
 
-    return found(launch)
+    return store_of(launch)
 
 
 def speaks_mpi(launch: Launch) -> bool:

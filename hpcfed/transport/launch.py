@@ -104,10 +104,10 @@ def _tasks_on_this_node(environ: Mapping[str, str]) -> int:
     tasks = environ.get("SLURM_STEP_TASKS_PER_NODE", "1")
     counts: list[int] = []
     for part in tasks.split(","):
-        found = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
-        if not found:
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        if not match:
             raise ConfigError(f"environment variable SLURM_STEP_TASKS_PER_NODE={tasks!r} is not a list of counts")
-        counts += [int(found[1])] * int(found[2] or 1)
+        counts += [int(match[1])] * int(match[2] or 1)
     node = _integer(environ, "SLURM_NODEID", 0)
     return counts[node] if node < len(counts) else 1
 
@@ -120,7 +120,7 @@ def _says(launcher: str, environ: Mapping[str, str]) -> Launch | None:
     slurm = launcher == "slurm"
     if slurm and _integer(environ, "SLURM_STEP_ID", 0) >= FIRST_SPECIAL_STEP:
         return None
-    found = Launch(
+    launch = Launch(
         launcher,
         _integer(environ, names.rank, 0),
         _integer(environ, names.size, 1),
@@ -128,21 +128,21 @@ def _says(launcher: str, environ: Mapping[str, str]) -> Launch | None:
         _tasks_on_this_node(environ) if slurm else _integer(environ, names.local_size, 1),
         _integer(environ, names.restart, 0),
     )
-    if found.rank >= found.size:
+    if launch.rank >= launch.size:
         raise ConfigError(
-            f"{launcher} says {names.rank}={found.rank} and {names.size}={found.size}: ranks count from 0 to size - 1"
+            f"{launcher} says {names.rank}={launch.rank} and {names.size}={launch.size}: ranks count from 0 to size - 1"
         )
-    return found
+    return launch
 
 
 def discover(environ: Mapping[str, str] = os.environ) -> Launch:
     """The launch of this process. ConfigError if variables are malformed, or one launcher started many jobs."""
-    said = {name: found for name in TABLE if (found := _says(name, environ)) is not None}
+    said = {name: launch for name in TABLE if (launch := _says(name, environ)) is not None}
     pmi, slurm = said.get("mpich"), said.get("slurm")
     if pmi and slurm and (pmi.rank, pmi.size) == (slurm.rank, slurm.size):
         del said["mpich"]  # srun --mpi=pmi2 speaks PMI as well; Hydra inside an allocation numbers its ranks itself
-    found = next(iter(said.values()), Launch())
-    if found.launcher == "torchrun":
+    launch = next(iter(said.values()), Launch())
+    if launch.launcher == "torchrun":
         agents = _integer(environ, "GROUP_WORLD_SIZE", 1)
         for outer in (other for other in said.values() if other.launcher != "torchrun"):
             if agents == 1 and outer.size > 1 and "TORCHELASTIC_RUN_ID" in environ:
@@ -150,13 +150,13 @@ def discover(environ: Mapping[str, str] = os.environ) -> Launch:
                     f"{outer.launcher} started torchrun {outer.size} times, each as a job of its own; give torchrun "
                     f"--nnodes={outer.size} and one --rdzv-endpoint, or leave one of the two launchers out"
                 )
-    return found
+    return launch
 
 
 def first_host(nodelist: str) -> str:
     """First name of a Slurm node list: "gpu[07-09,12],cpu1" -> "gpu07"."""
-    found = re.match(r"([^\[,]*)(?:\[([^\],-]+)[^\]]*\]([^,\[]*))?", nodelist)
-    return "".join(part or "" for part in found.groups()) if found else nodelist
+    match = re.match(r"([^\[,]*)(?:\[([^\],-]+)[^\]]*\]([^,\[]*))?", nodelist)
+    return "".join(part or "" for part in match.groups()) if match else nodelist
 
 
 def resolves(host: str) -> bool:

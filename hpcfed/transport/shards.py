@@ -62,11 +62,11 @@ class RowWorld(Row):
         return any(bool(said) for said in self._gather(torch.tensor([flag], dtype=torch.uint8)))
 
     def _gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        mine = tensor.to(self._device)
-        found = [torch.empty_like(mine) for _ in range(self.shards)]
+        own = tensor.to(self._device)
+        everyone = [torch.empty_like(own) for _ in range(self.shards)]
         with self.peers():
-            dist.all_gather(found, mine)
-        return [theirs.cpu() for theirs in found]
+            dist.all_gather(everyone, own)
+        return [theirs.cpu() for theirs in everyone]
 
     @contextmanager
     def peers(self) -> Iterator[None]:
@@ -105,8 +105,8 @@ class ShardedTransport(Transport):
         return np.zeros_like(vector) if self.row.shard else vector
 
     def _to_root(self, vector: np.ndarray) -> np.ndarray | None:
-        found = self._everybody._to_root(self._spoken(vector))
-        return None if found is None else found[:: self._shards]
+        received = self._everybody._to_root(self._spoken(vector))
+        return None if received is None else received[:: self._shards]
 
     def _broadcast(self, vector: np.ndarray, root: int) -> None:
         self._everybody._broadcast(vector, root * self._shards)
@@ -134,7 +134,7 @@ class ShardedTransport(Transport):
         self._everybody.close()
 
 
-def spread(everybody: Transport, launch: Launch, shards: int, device: str = "cpu") -> Transport:
+def rows_of_shards(everybody: Transport, launch: Launch, shards: int, device: str = "cpu") -> Transport:
     """Collective over all ranks of the launch: its ranks as rows of `shards`.
 
     device: "cuda" lets the shards of a row talk by NCCL, each on its current GPU.
@@ -172,6 +172,6 @@ def spread(everybody: Transport, launch: Launch, shards: int, device: str = "cpu
 def _address(launch: Launch) -> str:
     """The address of this host for the other hosts of a row."""
     with suppress(ConfigError):  # MPI's launchers name no meeting point
-        if found := own_address(launch, meeting_point(launch)):
-            return found
+        if address := own_address(launch, meeting_point(launch)):
+            return address
     return socket.gethostname()

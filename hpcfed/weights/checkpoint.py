@@ -71,10 +71,10 @@ def load_weights(path: str | Path, weights: Weights) -> tuple[int, dict[str, Any
         raise OrbitError(f"{path}: {error}") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise OrbitError(f"{path}: cannot read these weights: {getattr(error, 'strerror', None) or error}") from None
-    if (found := weights.fingerprint()) != facts["fingerprint"]:
+    if (fingerprint := weights.fingerprint()) != facts["fingerprint"]:
         raise OrbitError(
-            f"{path}: with these weights the model has fingerprint {found}, not {facts['fingerprint']}: a tensor in it "
-            "is damaged, or the file belongs to another base model"
+            f"{path}: with these weights the model has fingerprint {fingerprint}, not {facts['fingerprint']}: a tensor "
+            "in it is damaged, or the file belongs to another base model"
         )
     return int(facts["t"]), json.loads(facts["header"])
 
@@ -111,18 +111,18 @@ def _read_table(file: BinaryIO, weights: Weights) -> dict[str, str]:
     return facts
 
 
-def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+def _difference(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
     """What is first wrong about a table of tensors."""
     for name in expected:
-        if name not in found:
+        if name not in tensors:
             return f"it has no {name} (algorithm.train_only, or the model, is another)"
-        theirs, ours = (f"{table[name]['dtype']} {table[name].get('shape')}" for table in (found, expected))
+        theirs, ours = (f"{table[name]['dtype']} {table[name].get('shape')}" for table in (tensors, expected))
         if theirs != ours:
             return f"{name} is {theirs:.60}, not {ours}"
-    extra = [name for name in found if name not in expected]
+    extra = [name for name in tensors if name not in expected]
     if extra:
         return f"{extra[0]:.60} is no trained parameter of this model"
-    return None if found == expected else "its tensors are in another order"
+    return None if tensors == expected else "its tensors are in another order"
 
 
 def _order(weights: Weights) -> list[str]:

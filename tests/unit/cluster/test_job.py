@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcfed.cluster import Ask
+from hpcfed.cluster import JobSpec
 from hpcfed.cluster.job import check_limits, follow, queue
 from hpcfed.errors import ConfigError, HpcfedError
 
@@ -121,10 +121,10 @@ def test_a_partition_that_is_too_small_or_too_short_is_said_at_once(
     sinfo.write_text("#!/bin/sh\nprintf 'short*|3|30:00\\nshort*|1|30:00\\nlarge|64|2-00:00:00\\nany|4|infinite\\n'\n")
     sinfo.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    ask = Ask(recipes=("digits",), out=Path("run"), nodes=4, tasks=1, time="30", line="")
+    spec = JobSpec(recipes=("digits",), out=Path("run"), nodes=4, tasks=1, time="30", line="")
     for fits in ({}, {"partition": "large", "nodes": 64}, {"partition": "any", "time": "9-0"}, {"partition": "no"}):
-        check_limits(replace(ask, **fits))
+        check_limits(replace(spec, **fits))
     with pytest.raises(ConfigError, match=r"--nodes 5: partition short has 4; these have enough: large \(64\)"):
-        check_limits(replace(ask, nodes=5))
+        check_limits(replace(spec, nodes=5))
     with pytest.raises(ConfigError, match="--time 31: partition short allows 30:00; use --time 30:00"):
-        check_limits(replace(ask, time="31"))
+        check_limits(replace(spec, time="31"))

@@ -11,7 +11,8 @@ import pytest
 
 from hpcfed.clients import Pool, partition_report
 from hpcfed.clients.hosted import hosted_pool
-from hpcfed.config import ClientsConfig, load_recipe, read_manifest, to_toml
+from hpcfed.config import load_recipe, read_manifest, to_toml
+from hpcfed.config.files import validate
 from hpcfed.errors import ConfigError
 from hpcfed.tasks.base import Examples
 from hpcfed.tasks.sources import Gathered
@@ -265,7 +266,8 @@ NOTHING = Examples({}, np.zeros(0, np.int64))  # whose digest is not asked for
 
 
 def test_a_private_pool_tells_no_numbers():
-    c = ClientsConfig(count=3, manifest="m", partition="manifest")
+    raw = {"rounds": 1, "model": {"name": "m"}, "task": {"name": "t"}, "algorithm": {"lr": 1}}
+    recipe = validate(raw | {"clients": {"count": 3, "manifest": "m", "partition": "manifest"}})
     held = [(np.array([2, 0]), "0" * 32), (np.array([1, 5]), "1" * 32), (np.array([0, 1]), "2" * 32)]
     sent = []
 
@@ -274,12 +276,12 @@ def test_a_private_pool_tells_no_numbers():
             sent.append(len(data))
             return super().all_gather(data)
 
-    private = hosted_pool(Ear(), c, 0, range(3), held, None, private=True)
-    told = hosted_pool(Ear(), c, 0, range(3), held, None, private=False)
+    private = hosted_pool(Ear(), recipe, range(3), held, None, may_tell=False)
+    told = hosted_pool(Ear(), recipe, range(3), held, None, may_tell=True)
     assert sent == [48, 96] and private.digest(NOTHING) == told.digest(NOTHING)
     assert [part.tolist() for part in private.parts] == [[0, 1], [2, 3, 4, 5, 6, 7], [8]]
     assert told.sizes(0).tolist() == [2, 6, 1] and told.most_steps() == 1
-    weighed = hosted_pool(Ear(), c, 0, range(3), held, [5, 6, 7], private=False)
+    weighed = hosted_pool(Ear(), recipe, range(3), held, [5, 6, 7], may_tell=True)
     assert weighed.digest(NOTHING) != told.digest(NOTHING) and weighed.sizes(0).tolist() == [5, 6, 7]
 
 

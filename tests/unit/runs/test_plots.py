@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from hpcfed.clients import partition, partition_report
 from hpcfed.clients.partition import Deal
 from hpcfed.errors import ConfigError, RunFolderError
-from hpcfed.runs.plots import _figure, draw, read_story, smooth
+from hpcfed.runs.plots import _figure, draw, read_history, smooth
 from tests.support.runs import is_picture
 
 
@@ -86,18 +86,18 @@ def test_torn_last_line_is_left_out(tmp_path):
     path = run_folder(tmp_path / "a", rounds=5)
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"t": 6, "lo')
-    assert read_story(path, "a").rounds.tolist() == [1, 2, 3, 4, 5]
+    assert read_history(path, "a").rounds.tolist() == [1, 2, 3, 4, 5]
 
 
 def test_bits_count_the_rounds_that_were_not_logged(tmp_path):
-    story = read_story(run_folder(tmp_path / "a", rounds=45, every=4, bits=3), "a")
-    assert story.rounds[-1] == 44 and story.bits[-1] == 3 * 44
-    assert story.bits_at(np.array([0.0, 10, 40])).tolist() == [0, 30, 120]
+    history = read_history(run_folder(tmp_path / "a", rounds=45, every=4, bits=3), "a")
+    assert history.rounds[-1] == 44 and history.bits[-1] == 3 * 44
+    assert history.bits_at(np.array([0.0, 10, 40])).tolist() == [0, 30, 120]
 
 
 def drawn(*runs: Path) -> dict[str, Any]:
     """The panels of the picture by the first words of their title."""
-    figure = _figure(Figure, [read_story(run, run.name) for run in runs])
+    figure = _figure(Figure, [read_history(run, run.name) for run in runs])
     return {panel.get_title().partition(" ")[0] + str(k): panel for k, panel in enumerate(figure.axes)}
 
 
@@ -107,8 +107,8 @@ def said(panel: Any) -> list[str]:
 
 def test_agreement_above_and_sign_error_below(tmp_path):
     runs = [run_folder(tmp_path / name) for name in "ab"]
-    story = read_story(runs[0], "a")
-    assert np.isnan(story.sign_error[1]) and story.sign_error[2] == 0.4
+    history = read_history(runs[0], "a")
+    assert np.isnan(history.sign_error[1]) and history.sign_error[2] == 0.4
     panel = drawn(*runs, run_folder(tmp_path / "c", votes=False))["Votes4"]
     curves = [line for line in panel.lines if len(line.get_xdata()) == 40]
     assert len(curves) == 6 and not said(panel)  # thin, thick and dotted of two runs; the third has none
@@ -133,9 +133,9 @@ def test_methods_without_votes_and_runs_without_losses(tmp_path):
 
 
 def test_unknown_losses_are_unknown_not_zero(tmp_path):
-    story = read_story(run_folder(tmp_path / "a"), "a")
-    assert np.isnan(story.loss[6]) and np.isfinite(story.loss[7])
-    assert story.scores["test"].shape == (5, 3) and list(story.scores) == ["validation", "test"]
+    history = read_history(run_folder(tmp_path / "a"), "a")
+    assert np.isnan(history.loss[6]) and np.isfinite(history.loss[7])
+    assert history.scores["test"].shape == (5, 3) and list(history.scores) == ["validation", "test"]
 
 
 @given(st.lists(st.floats(-10, 10) | st.just(float("nan")), min_size=1, max_size=30), st.integers(1, 40))

@@ -16,7 +16,7 @@ ASKED = [(name, form, getattr(info, form)) for name, info in TASKS.items() for f
 def test_every_named_task_asks_with_its_own_columns_and_a_word_a_class(name, form, asked):
     info = TASKS[name]
     prompt = parse_prompt(asked.prompt, info.text)
-    used = {piece.column for piece in (*prompt.before, *prompt.after)} - {None}
+    used = {part.column for part in (*prompt.before, *prompt.after)} - {None}
     assert used == set(info.text)
     assert len(set(asked.verbalizers)) == len(info.labels)
     assert form == "masked" or not prompt.after or not any(p.literal or p.column for p in prompt.after)
