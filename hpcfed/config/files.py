@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError, did_you_mean
 from .manifest import read_manifest
-from .methods import METHODS, AlgorithmConfig, find_traits
+from .methods import METHODS, SHARED, AlgorithmConfig, find_traits
 from .outside import is_outside
 from .settings import DEALS, Recipe, recipe_class
 
@@ -157,8 +157,14 @@ def _explain(error: Any, recipe: type[Recipe]) -> tuple[str, str]:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The resolved recipe as TOML, all defaults written out (settings that are None are left out)."""
-    plain = recipe.model_dump(exclude_none=True)
+    """The resolved recipe as TOML, all defaults written out.
+
+    Left out are settings that are None, and those of [algorithm] that its method does not have.
+    """
+    plain, traits = recipe.model_dump(exclude_none=True), recipe.algorithm.traits
+    for setting in SHARED:
+        if not traits.has(setting):
+            plain["algorithm"].pop(setting, None)
     lines = [f"{key} = {_value(value)}" for key, value in plain.items() if not isinstance(value, dict)]
     for section, values in plain.items():
         if isinstance(values, dict):

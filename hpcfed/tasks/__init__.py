@@ -8,7 +8,7 @@ Formula  table.py has every named task's columns, prompt and verbalisers; text.p
 
 from __future__ import annotations
 
-from .base import Batch, Column, Example, Examples, Form, Ragged, Task
+from .base import Batch, Column, Example, Examples, Form, OwnTask, Ragged, Task
 from .build import kind_of, load_task, task_info, usual_length
 from .table import CUSTOM, TASKS, Asked, TaskInfo
 
@@ -21,6 +21,7 @@ __all__ = [
     "Example",
     "Examples",
     "Form",
+    "OwnTask",
     "Ragged",
     "Task",
     "TaskInfo",

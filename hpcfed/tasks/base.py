@@ -12,12 +12,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..config import TaskConfig
 
 Example = dict[str, Any]
 
@@ -119,6 +122,16 @@ class Batch:
         return Batch(inputs, self.label.to(device), self.rows_per_example, extra, real)
 
 
+def cross_entropy(scores: Tensor, batch: Batch) -> Tensor:
+    """float32 [n]: of each example over its C scores, [n, C]."""
+    return F.cross_entropy(scores, batch.label, reduction="none")
+
+
+def accuracy(scores: Tensor, batch: Batch) -> Tensor:
+    """bool [n]: is the class with the highest score, the first of equals, the right one?"""
+    return scores.argmax(dim=-1) == batch.label
+
+
 @dataclass(frozen=True, eq=False)
 class Form:
     """How one kind of model sees examples: the part of a Task that does not depend on the data.
@@ -128,6 +141,7 @@ class Form:
     head_rows: vocabulary rows whose logits suffice; where given, scores wants logits [rows, positions, len(head_rows)].
     keep_last: how many of the last positions' logits suffice (logits_to_keep; sequences are padded on the left);
     0: all.  Logits of more positions than that are welcome too.
+    loss: (scores, batch) -> [n].  credit: (scores, batch) -> [n] in [0, 1], whose mean over examples is the metric.
     """
 
     collate: Callable[[Sequence[Example]], Batch]
@@ -135,6 +149,8 @@ class Form:
     tokens: Callable[[Example], int]
     head_rows: list[int] | None = None
     keep_last: int = 0
+    loss: Callable[[Tensor, Batch], Tensor] = cross_entropy
+    credit: Callable[[Tensor, Batch], Tensor] = accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +158,7 @@ class Task:
     """A data set in the form that one kind of model sees it in.
 
     labels: names of the C classes.  train: what the clients hold.  splits: what is evaluated, by name.
-    device: where batches are wanted, "cpu" or "cuda".
+    metric: name of what is reported of a split.  device: where batches are wanted, "cpu" or "cuda".
     """
 
     name: str
@@ -155,22 +171,40 @@ class Task:
 
     @property
     def head_rows(self) -> list[int] | None:
+        """See Form."""
         return self.form.head_rows
 
     @property
     def keep_last(self) -> int:
+        """See Form."""
         return self.form.keep_last
 
     def collate(self, examples: Sequence[Example]) -> Batch:
+        """The examples as one batch on the device."""
         return self.form.collate(examples).without_padding().to(self.device)
 
     def tokens(self, example: Example) -> int:
+        """See Form."""
         return self.form.tokens(example)
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """float32 [n]: the cross-entropy of each example over its C scores; logits as Form.scores wants them."""
-        return F.cross_entropy(self.form.scores(logits, batch), batch.label, reduction="none")
+        """[n]: the loss of each example; logits as Form.scores wants them."""
+        return self.form.loss(self.form.scores(logits, batch), batch)
 
-    def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
-        """int64 [n]: the class with the highest score, the first of equals."""
-        return self.form.scores(logits, batch).argmax(dim=-1)
+    def credits(self, logits: Tensor, batch: Batch) -> Tensor:
+        """[n] in [0, 1]: what each example adds to the metric."""
+        return self.form.credit(self.form.scores(logits, batch), batch)
+
+
+@dataclass(frozen=True)
+class OwnTask:
+    """A task of the user's own, with data and a loss of its own: what task.name = "FILE.py:NAME" names.
+
+    kinds: what its model may be loaded as (image-classification, sequence-classification, causal-lm, masked-lm).
+    load: (section [task], kind, processor) -> Task; processor as model.load_processor gives it. The same on every rank.
+    labels: names of the classes, for a classifier's head.
+    """
+
+    kinds: tuple[str, ...]
+    load: Callable[[TaskConfig, str, Any], Task]
+    labels: tuple[str, ...] = ()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..config.outside import is_outside, load_outside
 from ..errors import ConfigError, DataError, did_you_mean
-from .base import Examples, Form, Task
+from .base import Examples, Form, OwnTask, Task
 from .digits import digits_arrays
 from .images import array_form, encode_images, image_form
 from .labels import class_indices, class_names, few_shot, limited
@@ -24,11 +25,15 @@ from .text import Encode, causal_form, classifier_form, masked_form
 if TYPE_CHECKING:
     from ..config import TaskConfig
 
+IMAGES = "image-classification"
 _LANGUAGE = ("causal-lm", "masked-lm")
 
 
 def task_info(config: TaskConfig) -> TaskInfo:
     """The named task with the recipe's columns and splits in place of its own; for "custom" all from the recipe."""
+    if is_outside(config.name):
+        outside = own_task(config)
+        return TaskInfo(None, () if outside.kinds == (IMAGES,) else ("text",), "label", outside.labels)
     if config.name == CUSTOM:
         if config.data is None:
             raise ConfigError('task.name="custom": task.data must say where the data lie (hub name, folder or file)')
@@ -49,13 +54,15 @@ def kind_of(config: TaskConfig, native: str) -> str:
     native: what the model's folder says it is (model.model_kind), one of the same four.
     Raises ConfigError if the task and the model do not go together.
     """
+    if is_outside(config.name):
+        return _own_kind(config, native)
     info = task_info(config)
     if not info.text:
-        if native != "image-classification":
+        if native != IMAGES:
             cure = "; for text, task.text must name the text columns" if config.name == CUSTOM else ""
             raise ConfigError(f"task.name={config.name!r} is about images, the model is a {native} model{cure}")
         return native
-    if native == "image-classification":
+    if native == IMAGES:
         raise ConfigError(f"task.name={config.name!r} is about text, the model is an image classifier")
     if config.form == "head":
         return "sequence-classification"
@@ -65,6 +72,23 @@ def kind_of(config: TaskConfig, native: str) -> str:
     if config.form == "prompt":
         raise ConfigError(f'task.form="prompt" needs a language model, the model is a {native} model')
     return native
+
+
+def own_task(config: TaskConfig) -> OwnTask:
+    """The record that task.name = "FILE.py:NAME" names."""
+    own = load_outside("task.name", config.name)
+    if not isinstance(own, OwnTask):
+        raise ConfigError(f"task.name={config.name!r}: a {type(own).__name__} is no hpcfed.tasks.OwnTask")
+    return own
+
+
+def _own_kind(config: TaskConfig, native: str) -> str:
+    """The model as it is, if the task takes it so; else a language model with a classifier on top."""
+    kinds = own_task(config).kinds
+    for kind in (native, "sequence-classification"):
+        if kind in kinds and (native == IMAGES) == (kind == IMAGES):
+            return kind
+    raise ConfigError(f"task.name={config.name!r} is for {' or '.join(kinds)} models, the model is a {native} model")
 
 
 def load_task(
@@ -81,6 +105,8 @@ def load_task(
     sources: where the training data are instead, a client each; Task.train is Gathered from them then.
     Raises ConfigError for settings that do not fit, DataError for data that do not.
     """
+    if is_outside(config.name):
+        return _load_own(config, kind, processor, sources)
     info = task_info(config)
     if config.name == "digits":
         return _load_digits(config, info)
@@ -182,7 +208,7 @@ def _text(value: Any, row: int, where: str, column: str) -> str:
 
 
 def _form(config: TaskConfig, info: TaskInfo, kind: str, processor: Any, classes: int) -> tuple[Encode, Form]:
-    if kind == "image-classification":
+    if kind == IMAGES:
         return lambda rows, where: {"image": encode_images(rows["image"], processor, where)}, image_form(processor)
     length = _max_length(config, info, kind, processor)
     if kind == "sequence-classification":
@@ -215,6 +241,22 @@ def _max_length(config: TaskConfig, info: TaskInfo, kind: str, tokenizer: Any) -
 def usual_length(info: TaskInfo, kind: str) -> int:
     """Where examples are cut unless task.max_length says otherwise, in tokens."""
     return 256 if kind == "causal-lm" or len(info.text) > 1 else 128
+
+
+def _load_own(config: TaskConfig, kind: str, processor: Any, sources: Sequence[Source] | None) -> Task:
+    if sources is not None:
+        raise ConfigError(
+            f"task.name={config.name!r}: a task of your own brings its own data; leave clients.manifest out"
+        )
+    task = own_task(config).load(config, kind, processor)
+    if not isinstance(task, Task):
+        raise ConfigError(f"task.name={config.name!r}: its load gives a {type(task).__name__}, not a hpcfed.tasks.Task")
+    for split, examples in {"the training data": task.train, **task.splits}.items():
+        if not len(examples):
+            raise DataError(f"task.name={config.name!r}: {split}: no examples")
+    if not task.splits:
+        raise DataError(f"task.name={config.name!r}: there is no split to evaluate")
+    return task
 
 
 def _load_digits(config: TaskConfig, info: TaskInfo) -> Task:

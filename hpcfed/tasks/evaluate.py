@@ -33,12 +33,11 @@ def evaluate(
     """
     order = np.argsort([task.tokens(examples[i]) for i in range(len(examples))], kind="stable")
     batches = [order[i : i + batch] for i in range(0, len(order), batch)]
-    mine = np.zeros((len(batches), 2))  # right answers and summed loss of a batch
+    sums = np.zeros((len(batches), 2))  # of a batch: credit and loss, summed
     for j in range(transport.row.index, len(batches), transport.rows):
         part = task.collate([examples[int(i)] for i in batches[j]])
         logits = forward(part.inputs)
-        right = (task.predictions(logits, part) == part.label).sum()
-        mine[j] = float(right), float(task.losses(logits, part).double().sum())
-    everyone = [np.frombuffer(raw, np.float64).reshape(-1, 2) for raw in transport.all_gather(mine.tobytes())]
+        sums[j] = float(task.credits(logits, part).sum()), float(task.losses(logits, part).double().sum())
+    everyone = [np.frombuffer(raw, np.float64).reshape(-1, 2) for raw in transport.all_gather(sums.tobytes())]
     total = sum(everyone[j % transport.rows][j] for j in range(len(batches)))
     return Score(float(total[0]) / len(examples), float(total[1]) / len(examples), len(examples), task.metric)

@@ -34,12 +34,12 @@ def loss(w: Weights, x: np.ndarray, y: np.ndarray) -> float:
     return float((np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y]).mean())
 
 
-def slope(run: OrbitRun, w: Weights, seed: int, indices: np.ndarray) -> float:
+def slope(run: OrbitRun, w: Weights, seed: int, indices: np.ndarray, mu: np.float32 = MU) -> float:
     """(L(w + mu z) - L(w - mu z)) / 2 mu on some training examples."""
     x, y = run.problem.task.train.columns["x"][indices], run.problem.task.train.labels[indices]
     d = z(seed, w)
-    plus, minus = ({n: w[n] + s * (MU * d[n]) for n in w} for s in (np.float32(1), np.float32(-1)))
-    return (loss(plus, x, y) - loss(minus, x, y)) / (2 * float(MU))
+    plus, minus = ({n: w[n] + s * (mu * d[n]) for n in w} for s in (np.float32(1), np.float32(-1)))
+    return (loss(plus, x, y) - loss(minus, x, y)) / (2 * float(mu))
 
 
 def move(w: Weights, seed: int, c: np.ndarray) -> Weights:

@@ -91,7 +91,7 @@ def test_evaluation_is_the_plain_mean_over_examples(problem):
         for i in range(len(examples)):
             batch = task.collate([examples[i]])
             logits = problem.forward(batch.inputs)
-            right += int(task.predictions(logits, batch)[0] == batch.label[0])
+            right += int(task.form.scores(logits, batch)[0].argmax() == batch.label[0])
             loss += float(task.losses(logits, batch)[0])
     assert score.value == right / len(examples) and score.examples == len(examples)
     assert score.loss == pytest.approx(loss / len(examples), rel=1e-5)

@@ -40,7 +40,7 @@ def test_a_causal_loss_is_the_cross_entropy_over_the_candidates(tmp_path, kind, 
     assert batch.rows_per_example == (1 if verbalizers is None else 2)
     found = task.losses(logits_of(model, task, batch), batch)
 
-    guesses = task.predictions(logits_of(model, task, batch), batch)
+    guesses = task.form.scores(logits_of(model, task, batch), batch).argmax(-1)
     for example, loss, guess in zip(examples, found, guesses, strict=True):
         prompt = tokenizer.decode(example["input_ids"][1:])  # what bos stands before
         assert prompt.endswith(" It was")
