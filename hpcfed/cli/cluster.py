@@ -164,15 +164,10 @@ def doctor(
 def _examine(launch: Launch, transport: Transport, recipe: Recipe | None, out: Path | None) -> list[str]:
     """Collective over all ranks: what is wrong, which rank 0 prints with all the rest."""
     from ..cluster.doctor import by_node, examine, facts, notes, report, within_rows
-    from ..transport.base import agree
+    from ..transport.base import together
     from ..transport.choose import spread
 
-    own_facts, problem = {}, None
-    try:
-        own_facts = facts(launch, transport, recipe)
-    except ConfigError as e:
-        problem = str(e)
-    agree(transport, problem)
+    own_facts = together(transport, lambda: facts(launch, transport, recipe))
     ranks, done, wrong = examine(transport, own_facts, out)
     remarks = by_node(transport, [one["node"] for one in ranks], notes(launch, own_facts))
     if recipe and recipe.mesh.shards > 1:

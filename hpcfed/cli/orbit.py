@@ -49,8 +49,10 @@ def orbit_verify(
 
     orbit = load_any(file)
     first = discover().rank == 0
-    for text in (*orbit.notes, f"{file}: intact, {orbit.rounds} rounds of {orbit.header.algorithm}") if first else ():
-        print(text)
+    if first:
+        for note in orbit.notes:
+            print(note)
+        print(f"{file}: intact, {orbit.rounds} rounds of {orbit.header.algorithm}")
     if base is None:
         return
     from ..train.replay import replay

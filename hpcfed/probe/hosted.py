@@ -46,9 +46,10 @@ class Hosted:
         """
         slot = np.repeat(np.arange(len(members)), [len(b) for b in held])
         examples = [self.task.train[int(i)] for i in np.concatenate(held)]
-        for k in range(len(examples)) if self._flips else ():
-            if members[slot[k]] in self._flips:
-                examples[k]["label"] = flipped(examples[k]["label"], len(self.task.labels))
+        if self._flips:
+            for k, example in enumerate(examples):
+                if members[slot[k]] in self._flips:
+                    example["label"] = flipped(example["label"], len(self.task.labels))
         tokens = np.array([self.task.tokens(example) for example in examples])
         order = np.argsort(tokens, kind="stable")
         start = 0

@@ -93,15 +93,18 @@ def make_owners(home: dict[Site, str], paths: dict[str, nn.Module]) -> list[Owne
     owners = [Owner(paths[path], sites[path], _in_parts(paths[path])) for path in paths if path in sites]
     sizes: dict[torch.dtype, int] = {}
     for owner in owners:
-        for dtype, need in owner.sizes().items() if owner.shares else ():
-            sizes[dtype] = max(sizes.get(dtype, 0), need)
+        if owner.shares:
+            for dtype, need in owner.sizes().items():
+                sizes[dtype] = max(sizes.get(dtype, 0), need)
     shared = {
         dtype: [torch.empty(n, dtype=dtype, device=owners[0].sites[0].param.device) for _ in range(2)]
         for dtype, n in sizes.items()
     }
     for owner in owners:
+        if owner.in_parts:
+            continue
         used = dict.fromkeys(sizes, 0)
-        for site in owner.sites if not owner.in_parts else ():
+        for site in owner.sites:
             p, n = site.param, site.param.numel()
             if owner.shares:
                 at = slice(used[p.dtype], used[p.dtype] + n)
