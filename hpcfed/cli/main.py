@@ -111,7 +111,7 @@ def privacy(
     budget: Annotated[float | None, typer.Option(help="Say how many rounds this total epsilon is enough for.")] = None,
 ) -> None:
     """What differential privacy will cost a client over a whole run."""
-    for option, value, right, wanted in (
+    for option, value, right, valid in (
         ("--epsilon-per-round", epsilon, 1e-6 <= epsilon <= 50, "at least 1e-6, at most 50"),
         ("--rounds", rounds, 1 <= rounds <= 10**8, "from 1 to 100000000"),
         ("--sample-rate", rate, 1e-9 <= rate <= 1, "at least 1e-9, at most 1"),
@@ -119,7 +119,7 @@ def privacy(
         ("--budget", budget, budget is None or 0 < budget < float("inf"), "above 0 and finite"),
     ):
         if not right:
-            raise ConfigError(f"{option} {value}: must be {wanted}")
+            raise ConfigError(f"{option} {value}: must be {valid}")
     from ..privacy import forecast
     from .tables import privacy_table
 

@@ -163,13 +163,13 @@ def _count(transport: Transport, voters: int) -> tuple[int, float]:
     hosted = [after - before for before, after in pairwise(bounds)]
     first, last = bounds[transport.row.index], bounds[transport.row.index + 1]
     ballots = Ballots(list(range(first, last)), np.ones((last - first, 1), np.int8))
-    times, found = list[float](), voters
+    times, sums = list[float](), voters
     for _ in range(VOTES):
         began = time.monotonic()
         counted = int(transport.tally(ballots, voters, hosted).sums[0])
         times.append(time.monotonic() - began)
-        found = counted if counted != voters else found
-    return found, sorted(times)[len(times) // 2]
+        sums = counted if counted != voters else sums
+    return sums, sorted(times)[len(times) // 2]
 
 
 def _clocks(transport: Transport, clock: Callable[[], float]) -> list[float]:

@@ -87,8 +87,8 @@ def validate(raw: dict[str, Any]) -> Recipe:
     """
     clients = raw.get("clients")
     if isinstance(clients, dict) and isinstance(name := clients.get("manifest"), str):
-        found = {} if "count" in clients else {"count": len(read_manifest(name).clients)}
-        raw = raw | {"clients": {"partition": "manifest"} | found | clients}
+        count = {} if "count" in clients else {"count": len(read_manifest(name).clients)}
+        raw = raw | {"clients": {"partition": "manifest"} | count | clients}
     known = recipe_class(_settings_class(raw.get("algorithm")))
     try:
         return known.model_validate(raw)

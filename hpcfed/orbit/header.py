@@ -75,7 +75,7 @@ class Header:
     def __post_init__(self) -> None:
         _check_int("version", self.version, 1, 1)
         _check_int("noise", self.noise, 1, 1)
-        _check_text("algorithm", self.algorithm, _ALGORITHM, "a recipe name such as feedsign")
+        _check_text("algorithm", self.algorithm, _ALGORITHM, "a recipe name in small letters")
         _check_int("run_seed", self.run_seed, 0, 2**64 - 1)
         _check_int("directions", self.directions, 1, MAX_DIRECTIONS)
         lr = _check_float("lr", self.lr)
@@ -221,9 +221,9 @@ def _check_float(key: str, value: object) -> float:
     return float(value)
 
 
-def _check_text(key: str, value: object, pattern: re.Pattern[str], wanted: str) -> None:
+def _check_text(key: str, value: object, pattern: re.Pattern[str], right: str) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise OrbitError(f"orbit header: {key}={_show(value)} must be {wanted}")
+        raise OrbitError(f"orbit header: {key}={_show(value)} must be {right}")
 
 
 def _check_choice(key: str, value: object, known: Sequence[str]) -> None:
@@ -252,10 +252,10 @@ def _checked_schedule(schedule: object) -> dict[str, Any]:
 
 
 def _checked_strings(key: str, strings: object) -> tuple[str, ...]:
-    found: tuple[Any, ...] = tuple(strings) if isinstance(strings, list | tuple) else (None,)
-    if not all(isinstance(s, str) and not _SURROGATE.search(s) for s in found):
+    texts: tuple[Any, ...] = tuple(strings) if isinstance(strings, list | tuple) else (None,)
+    if not all(isinstance(s, str) and not _SURROGATE.search(s) for s in texts):
         raise OrbitError(f"orbit header: {key} must be a list of strings")
-    return found
+    return texts
 
 
 def _checked_settings(settings: object, depth: int = 0) -> Any:

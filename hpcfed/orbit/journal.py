@@ -229,12 +229,12 @@ def _next_intact(raw: bytes, start: int, size: int, crc: int, k: int) -> tuple[i
     Any alignment, because a byte lost or added in the middle shifts all that follows, and none of that is a torn tail.
     """
     highest = k + (len(raw) - start) // size + 1
-    found: list[int] = []
+    offsets: list[int] = []
     for shift in range(8):
         count = max(0, (len(raw) - start - shift) // 8)
         words = np.frombuffer(raw, "<u8", count, start + shift) if count else np.empty(0, np.uint64)
-        found += (np.flatnonzero((words > k) & (words <= highest)) * 8 + start + shift).tolist()
-    for at in sorted(found):
+        offsets += (np.flatnonzero((words > k) & (words <= highest)) * 8 + start + shift).tolist()
+    for at in sorted(offsets):
         if at + size <= len(raw):
             t, intact = _record(raw, at, size, crc)
             if intact:

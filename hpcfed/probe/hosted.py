@@ -39,13 +39,15 @@ class Hosted:
         """These examples of one client, in micro-batches."""
         return (batch for batch, _ in self.micro_batches([client], [indices]))
 
-    def micro_batches(self, members: Sequence[int], held: Sequence[np.ndarray]) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Examples `held` of these clients, cut where a limit would be passed: (batch, int64 [n], whose each one is).
+    def micro_batches(
+        self, members: Sequence[int], indices: Sequence[np.ndarray]
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Examples `indices` of these clients, cut where a limit would be passed: (batch, int64 [n]: whose each is).
 
         Short ones come first, so that they are not padded to the length of the longest.
         """
-        slot = np.repeat(np.arange(len(members)), [len(b) for b in held])
-        examples = [self.task.train[int(i)] for i in np.concatenate(held)]
+        slot = np.repeat(np.arange(len(members)), [len(b) for b in indices])
+        examples = [self.task.train[int(i)] for i in np.concatenate(indices)]
         if self._flips:
             for k, example in enumerate(examples):
                 if members[slot[k]] in self._flips:

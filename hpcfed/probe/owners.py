@@ -64,10 +64,10 @@ class Owner:
 
     def sizes(self) -> dict[torch.dtype, int]:
         """Elements it needs, a dtype."""
-        found: dict[torch.dtype, int] = {}
+        elements: dict[torch.dtype, int] = {}
         for site in self.sites:
-            found[site.param.dtype] = found.get(site.param.dtype, 0) + site.param.numel()
-        return found
+            elements[site.param.dtype] = elements.get(site.param.dtype, 0) + site.param.numel()
+        return elements
 
 
 def find_sites(model: nn.Module, weights: Weights) -> dict[Site, str]:

@@ -85,9 +85,11 @@ class ClientProbe:
             self._copy.give_back()
         return slopes, np.mean(losses, axis=0)
 
-    def _at(self, members: Sequence[int], held: Sequence[np.ndarray], seeds: Sequence[int], steps: Steps) -> Measured:
+    def _at(
+        self, members: Sequence[int], examples: Sequence[np.ndarray], seeds: Sequence[int], steps: Steps
+    ) -> Measured:
         """Of these clients on these examples, where the weights are now."""
-        batches = list(self._hosted.micro_batches(members, held))
+        batches = list(self._hosted.micro_batches(members, examples))
         mu = self._mu if steps.mu is None else steps.mu
         p, losses = slopes_of(self._probe, self._hosted.task.losses, batches, len(members), seeds, mu)
         # Shards walk by what they find: a last bit that differs would drive their weights apart.

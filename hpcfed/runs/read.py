@@ -49,8 +49,8 @@ def read_summary(path: str | Path) -> dict[str, Any]:
     if missing := [key for key in REQUIRED_KEYS if key not in summary]:
         raise RunFolderError(f"{path / SUMMARY}: lacks {', '.join(missing)}")
     for key in REQUIRED_KEYS:
-        wanted, word = (str, "text") if key in TEXTS else (int | float, "a number")
-        if summary[key] is not None and not isinstance(summary[key], wanted):
+        kind, word = (str, "text") if key in TEXTS else (int | float, "a number")
+        if summary[key] is not None and not isinstance(summary[key], kind):
             raise RunFolderError(f"{path / SUMMARY}: {key}={summary[key]!r:.60} is not {word}")
     return summary
 

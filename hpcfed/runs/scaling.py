@@ -69,8 +69,8 @@ def read_study(runs: Sequence[Path]) -> dict[str, Line] | None:
     weak = [point for point in points if point.voters * first.ranks == first.voters * point.ranks]
     if {id(point) for point in (*strong, *weak)} != {id(point) for point in points}:
         return None
-    found = {"strong": _line(strong, shared=True), "weak": _line(weak, shared=False)}
-    return {name: line for name, line in found.items() if len(line.ranks) > 1} or None
+    lines = {"strong": _line(strong, shared=True), "weak": _line(weak, shared=False)}
+    return {name: line for name, line in lines.items() if len(line.ranks) > 1} or None
 
 
 def _point(run: Path, recipe: dict[str, Any]) -> Point:

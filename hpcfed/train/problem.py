@@ -89,7 +89,7 @@ def compare_with_whole_model(recipe: Recipe, problem: Problem) -> list[str]:
             raise ConfigError(_unfit(row, f"cannot compute ({type(e).__name__}: {first_line(e)})")) from None
 
     row.together(compute)
-    found, fingerprint = problem.forward(inputs).double(), problem.weights.fingerprint()
+    logits, fingerprint = problem.forward(inputs).double(), problem.weights.fingerprint()
     affordable = _affordable(problem.weights, problem.model, row.beside)
 
     def compare() -> str:
@@ -99,7 +99,7 @@ def compare_with_whole_model(recipe: Recipe, problem: Problem) -> list[str]:
         if Weights(whole, recipe.algorithm.train_only).fingerprint() != fingerprint:
             return "hold other weights than the whole model"
         expected = make_forward(whole, Row(), task.keep_last, task.head_rows)(inputs).double()
-        spread, apart = (expected - expected.mean()).norm(), (found - expected).norm()
+        spread, apart = (expected - expected.mean()).norm(), (logits - expected).norm()
         most = LOGITS_APART[recipe.model.dtype]
         if bool(apart <= most * spread):
             return ""
@@ -124,9 +124,9 @@ def _affordable(weights: Weights, model: nn.Module, copies: int) -> bool:
     """Whether whole models take at most a quarter of the memory that this host has free, as far as it says."""
     info = Path("/proc/meminfo")
     free = re.search(r"MemAvailable: *(\d+) kB", info.read_text()) if info.exists() else None
-    held = {name: p.numel() for name, p in model.named_parameters()}
-    held |= {name: math.prod(part.shape) for name, part in weights.slices.items()}
-    size = sum(held.values()) * next(model.parameters()).element_size()
+    elements = {name: p.numel() for name, p in model.named_parameters()}
+    elements |= {name: math.prod(part.shape) for name, part in weights.slices.items()}
+    size = sum(elements.values()) * next(model.parameters()).element_size()
     return free is None or 4 * copies * size <= 1024 * int(free[1])
 
 

@@ -53,20 +53,20 @@ def replay(
     with one_row() as row:
         if out and row.any(_taken(Path(out))):
             raise ConfigError(f"--out {out}: is there already and not empty; nothing was written")
-        found = orbit if isinstance(orbit, Orbit) else load_any(orbit)
-        if rounds is not None and rounds > found.rounds:
-            raise ConfigError(f"--rounds {rounds}: the orbit has only {found.rounds} rounds")
-        model, weights = build_base(found.header, base, revision, pad_token, row)
-        check_base(found.header, weights, found.header.dtype)
-        replay_into(found.header, found.payloads[:rounds], weights, load_method(method) if method else None)
-        fingerprint, whole = weights.fingerprint(), rounds in (None, found.rounds)
-        if whole and found.fingerprint not in (None, fingerprint):
+        saved = orbit if isinstance(orbit, Orbit) else load_any(orbit)
+        if rounds is not None and rounds > saved.rounds:
+            raise ConfigError(f"--rounds {rounds}: the orbit has only {saved.rounds} rounds")
+        model, weights = build_base(saved.header, base, revision, pad_token, row)
+        check_base(saved.header, weights, saved.header.dtype)
+        replay_into(saved.header, saved.payloads[:rounds], weights, load_method(method) if method else None)
+        fingerprint, whole = weights.fingerprint(), rounds in (None, saved.rounds)
+        if whole and saved.fingerprint not in (None, fingerprint):
             raise HpcfedError(
-                f"{found.path}: replay gives fingerprint {fingerprint}, the run ended with {found.fingerprint}"
+                f"{saved.path}: replay gives fingerprint {fingerprint}, the run ended with {saved.fingerprint}"
             )
         if out:
             save_shards(model, weights.slices, row, base, Path(out))
-        return Replayed(model, found.rounds if rounds is None else rounds, fingerprint)
+        return Replayed(model, saved.rounds if rounds is None else rounds, fingerprint)
 
 
 def _taken(out: Path) -> bool:

@@ -37,10 +37,10 @@ def evaluate(
     """
     run = Path(orbit) if orbit else Path(what) if isinstance(what, str | Path) and _is_run(what) else None
     with meet(lambda: what if isinstance(what, Recipe) else _recipe(what, recipe, overrides)) as meeting:
-        wanted, transport = meeting.recipe, meeting.transport
-        problem = together(transport, lambda: _rebuilt(wanted, run, transport.row))
+        resolved, transport = meeting.recipe, meeting.transport
+        problem = together(transport, lambda: _rebuilt(resolved, run, transport.row))
         return {
-            split: score(problem.forward, problem.task, examples, wanted.eval_batch, transport)
+            split: score(problem.forward, problem.task, examples, resolved.eval_batch, transport)
             for split, examples in problem.task.splits.items()
         }
 
@@ -53,11 +53,11 @@ def _rebuilt(recipe: Recipe, orbit: Path | None, row: Row) -> Problem:
             raise ConfigError(f"mesh.shards={row.shards}: saved weights are read whole; use 1")
         load_weights(orbit / WEIGHTS, problem.weights)
     elif orbit:
-        found = load_any(orbit)
-        check_base(found.header, problem.weights, recipe.model.dtype)
+        saved = load_any(orbit)
+        check_base(saved.header, problem.weights, recipe.model.dtype)
         method = load_method(recipe.algorithm.name)
-        own = method if method.name == found.header.algorithm else None  # the recipe's may be another than the orbit's
-        replay_into(found.header, found.payloads, problem.weights, own)
+        own = method if method.name == saved.header.algorithm else None  # the recipe's may be another than the orbit's
+        replay_into(saved.header, saved.payloads, problem.weights, own)
     return problem
 
 

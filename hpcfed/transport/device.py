@@ -30,13 +30,13 @@ def pick_device(transport: Transport, launch: Launch, setting: str) -> str:
     if setting != "cpu" and torch.cuda.is_available():
         index = launch.local_rank % torch.cuda.device_count()
         gpu = f"{platform.node()} {torch.cuda.get_device_properties(index).uuid}"
-    held = [raw.decode() for raw in transport.all_gather(gpu.encode())]
-    if all(held) and len(set(held)) == len(held):
+    names = [raw.decode() for raw in transport.all_gather(gpu.encode())]
+    if all(names) and len(set(names)) == len(names):
         torch.cuda.set_device(index)
         return "cuda"
     if setting == "cuda":
-        bare = [str(rank) for rank, found in enumerate(held) if not found]
-        who = f"no GPU on rank {', '.join(bare[:8])}" if bare else f"{len(held)} ranks share {len(set(held))} GPUs"
+        bare = [str(rank) for rank, name in enumerate(names) if not name]
+        who = f"no GPU on rank {', '.join(bare[:8])}" if bare else f"{len(names)} ranks share {len(set(names))} GPUs"
         raise transport.everywhere(ConfigError(f'mesh.device="cuda": {who}; use "auto", "cpu", or a rank a GPU'))
     return "cpu"
 

@@ -67,7 +67,7 @@ class MeshShape:
 
     def hosted(self, groups: Mapping[int, Sequence[int]], n_groups: int) -> list[int]:
         """How many of a round's clients each row hosts.  groups: group number -> its members, of `n_groups` in all."""
-        found = [0] * self.rows
+        clients = [0] * self.rows
         for group, members in groups.items():
-            found[self.row_of_group(group, n_groups)] += len(members)
-        return found
+            clients[self.row_of_group(group, n_groups)] += len(members)
+        return clients

@@ -56,11 +56,11 @@ def decide_alone(received: np.ndarray, voters: int, decide: Callable[[np.ndarray
     rows, q = len(received), received.shape[1] // 2
     answer = np.zeros(q + 2, received.dtype)
     # In the rows' own dtype, which wraps where an all-reduce would: what tally refuses is refused here.
-    found = check_sum(received.sum(0, dtype=received.dtype), voters, rows)
-    if isinstance(found, str):
+    checked = check_sum(received.sum(0, dtype=received.dtype), voters, rows)
+    if isinstance(checked, str):
         answer[-2] = STUFFED
         return answer
-    sums, _, answer[-1] = found  # nobody voted: still a draw, for that nobody did would tell each client's vote
+    sums, _, answer[-1] = checked  # nobody voted: still a draw, for that nobody did would tell each client's vote
     signs = decide(sums)
     assert signs.shape == (q,) and signs.dtype == np.int8 and (np.abs(signs) == 1).all()
     answer[:q] = signs

@@ -30,8 +30,8 @@ def apply_(weights: Weights, updates: Sequence[Update], distribution: str, round
         return
     seeds = np.concatenate([u.seeds for u in updates])
     coefficients = np.concatenate([u.coefficients for u in updates])
-    held = [(p.data, weights.pieces[name]) for name, p in weights.params.items()]
-    move_(held, seeds, coefficients, distribution, rounding, once=once)
+    tensors = [(p.data, weights.pieces[name]) for name, p in weights.params.items()]
+    move_(tensors, seeds, coefficients, distribution, rounding, once=once)
 
 
 class Mover:
@@ -70,8 +70,8 @@ class Mover:
     def _step(self, optimizer: torch.optim.Optimizer, update: Update) -> None:
         ahead = -(update.values / np.float32(update.divisor))  # move_ subtracts
         gradients = {name: torch.zeros_like(p.data) for name, p in self.weights.params.items()}
-        held = [(g, self.weights.pieces[name]) for name, g in gradients.items()]
-        move_(held, update.seeds, ahead, self.distribution, self.rounding)
+        tensors = [(g, self.weights.pieces[name]) for name, g in gradients.items()]
+        move_(tensors, update.seeds, ahead, self.distribution, self.rounding)
         for name, p in self.weights.params.items():
             p.grad = gradients[name]
         for group in optimizer.param_groups:

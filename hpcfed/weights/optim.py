@@ -22,11 +22,11 @@ UNFIT = {
 
 def optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
     """Those of torch.optim that can be used, by name."""
-    return {name: found for name, found in vars(torch.optim).items() if _is_optimizer(found) and name not in UNFIT}
+    return {name: value for name, value in vars(torch.optim).items() if _is_optimizer(value) and name not in UNFIT}
 
 
-def _is_optimizer(found: object) -> bool:
-    return isinstance(found, type) and issubclass(found, torch.optim.Optimizer) and found is not torch.optim.Optimizer
+def _is_optimizer(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
 
 
 def make_optimizer(

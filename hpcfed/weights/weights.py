@@ -74,8 +74,8 @@ class Weights:
 
         Collective over the row.  Raises DivergedError if the shards differ in a parameter that each of them holds.
         """
-        mine = [add_fingerprints(a, b) for a, b in zip(self._rest, self._fingerprints(self.params), strict=True)]
-        parts, whole = zip(*(_unpacked(raw) for raw in self.row.gather(_packed(*mine))), strict=True)
+        own = [add_fingerprints(a, b) for a, b in zip(self._rest, self._fingerprints(self.params), strict=True)]
+        parts, whole = zip(*(_unpacked(raw) for raw in self.row.gather(_packed(*own))), strict=True)
         if len(set(whole)) > 1:
             raise DivergedError(f"the {self.row.shards} shards of a row differ in parameters that each of them holds")
         total = whole[0]
@@ -91,11 +91,11 @@ class Weights:
         parts = whole = 0
         for name, t in tensors.items():
             piece = self.pieces[name] if name in self.pieces else self._piece(name, t)
-            found = fingerprint(t.detach().contiguous(), piece)
+            lanes = fingerprint(t.detach().contiguous(), piece)
             if name in self.slices:
-                parts = add_fingerprints(parts, found)
+                parts = add_fingerprints(parts, lanes)
             else:
-                whole = add_fingerprints(whole, found)
+                whole = add_fingerprints(whole, lanes)
         return parts, whole
 
 
