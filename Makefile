@@ -1,15 +1,19 @@
-# make demo: the main job on a fresh machine.  make test: everything CI runs.  Both set up .venv first, once.
+# make demo: the main job on a fresh machine.  make test: everything CI runs.  All set up .venv first, once.
+# make unit, ranks, mpi, slurm, gpu: one folder of the tests.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check setup clean
+.PHONY: demo test unit ranks mpi slurm gpu check setup clean
 
 demo: .venv/ready
 	torchrun --standalone --nproc-per-node 2 -m hpcfed train digits --out runs/demo --force
 
 test: .venv/ready check
 	python -m pytest
+
+unit ranks mpi slurm gpu: .venv/ready
+	python -m pytest tests/$@
 
 check: .venv/ready
 	ruff check .

@@ -1,7 +1,7 @@
 """The errors a user can meet. Every message names the setting or file, what was wrong and what would be right.
 
 A user's fault raises one of these and reaches the terminal as one sentence, without a traceback.
-Our own fault is an `assert`; a rank's fault stops all ranks (see train.py and transport/).
+Our own fault is an `assert`; a rank's fault stops all ranks (see transport/guard.py).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """FedKSeed and FedKSeed-Pro: local walks along a pool of Kp seeds, under 18 KB a round (Qin et al. 2024).
 
     pool              s_1 .. s_Kp, drawn once
-    every client k    walks tau steps v <- v - lr p z(s_j), each j drawn from the pool                local.py
+    every client k    walks tau steps v <- v - lr p z(s_j), each j drawn from the pool     probe/slopes.py
                       sends (j, p) of its steps
-    the server        A_j <- A_j + (n_k / n) p for every step, n_k: the client's examples             decide
-    everybody         w = w_0 - lr sum_j A_j z(s_j)                                                   decode, update.py
+    the server        A_j <- A_j + (n_k / n) p for every step, n_k: the client's examples  decide
+    everybody         w = w_0 - lr sum_j A_j z(s_j)                                        decode, weights/mover.py
 
 So A is the model: who joins late, resumes or replays draws Kp directions once, whatever the number of rounds. With a
 schedule, p counts by lr_t / lr. A step whose slope is not finite is left out, and a client without any does not count.

@@ -1,9 +1,9 @@
 """FeedSign: one bit up, one bit down, a round (Cai, Chen, Zhu: FeedSign, Algorithm 1).
 
-    every client k    p_k = slope of its loss along z(s_t)                       eq. 1     probe.py
+    every client k    p_k = slope of its loss along z(s_t)                       eq. 1     probe/slopes.py
                       sends sign(p_k)                                            eq. 2     ballots
     the tally         f = sign(sum_k sign(p_k))                                  eq. 4     decide
-    everybody         w <- w - f lr z(s_t)                                       eq. 3     decode, update.py
+    everybody         w <- w - f lr z(s_t)                                       eq. 3     decode, weights/mover.py
 
 With q directions a round, each is voted on alone and moves lr / q. The paper leaves sign(0) open. Here a client whose
 slope is exactly 0 (16-bit losses often tie) votes by a coin of its own, for a common answer would outvote those who

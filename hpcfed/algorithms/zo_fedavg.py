@@ -1,8 +1,8 @@
 """ZO-FedAvg: clients walk l steps of their own, then everybody takes the mean of the walks (FeedSign's Avg-1, Avg-2).
 
-    every client k    v = w; l times: p_kj = slope at v along z(s_kj), v <- v - lr p_kj z(s_kj)       local.py
+    every client k    v = w; l times: p_kj = slope at v along z(s_kj), v <- v - lr p_kj z(s_kj) probe/slopes.py
                       sends (s_kj, p_kj), j = 1..l
-    everybody         w <- w - lr (1/K) sum_k sum_j p_kj z(s_kj)                                      decode, update.py
+    everybody         w <- w - lr (1/K) sum_k sum_j p_kj z(s_kj)                                decode, weights/mover.py
 
 The walk ends at w minus its own sum, so the second line is the mean of the K ends. l = 5, or one pass over the client's
 data in batches, where a client with fewer data walks fewer steps. A step whose slope is not finite is left out.

@@ -1,8 +1,8 @@
 """ZO-FedSGD: seed and slope up, a round (FeedSign's baseline; Cai, Chen, Zhu, eq. 2-4 with floats for signs).
 
-    every client k    p_k = slope of its loss along z(s_k), s_k its own          eq. 1     probe.py
+    every client k    p_k = slope of its loss along z(s_k), s_k its own          eq. 1     probe/slopes.py
                       sends (s_k, p_k)
-    everybody         w <- w - lr (1/K) sum_k p_k z(s_k)                         decode, update.py
+    everybody         w <- w - lr (1/K) sum_k p_k z(s_k)                         decode, weights/mover.py
 
 seeds = "shared": all clients step along one z(s_t), so that only slopes travel and one number moves the weights: their
 mean, or a robust one that a few lying clients cannot move far: the median, or the mean without the fraction `trim` at

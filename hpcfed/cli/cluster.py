@@ -1,4 +1,4 @@
-"""The commands for clusters: submit, plan and doctor. cli.py puts them beside the others; heavy imports wait."""
+"""The commands for clusters: submit, plan and doctor. main.py puts them beside the others; heavy imports wait."""
 
 from __future__ import annotations
 

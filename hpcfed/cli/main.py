@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .. import __version__
 from ..errors import ConfigError
-from ..transport.launch import Launch, discover
 from . import cluster as cli_cluster
 from .options import Overrides, Quiet, RecipeName
 from .orbit import orbit_app
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     add_completion=False,
@@ -43,6 +39,7 @@ def train(
     # Slurm may ask for the end while torch still loads: the signal waits until the run listens, else it kills the rank.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     from ..train.start import train as run
+    from ..transport.launch import discover
 
     folder = out or Path("runs") / Path(recipe).stem
     result = run(recipe, folder, overrides=set_ or [], resume=resume, force=force, quiet=quiet)
@@ -67,6 +64,7 @@ def evaluate(
 ) -> None:
     """Evaluate the base model of a recipe, the model that a run or an orbit rebuilds, or a model folder."""
     from ..train.score import evaluate as score
+    from ..transport.launch import discover
     from .tables import score_table
 
     scores = score(recipe, orbit=orbit, recipe=like, overrides=set_ or [])
@@ -155,5 +153,6 @@ def main() -> None:
         raise
     except BaseException as error:  # of a rank that is alone: several ranks have said it, and ended
         from ..transport.guard import fail
+        from ..transport.launch import Launch
 
         fail(Launch(), error)

@@ -5,7 +5,8 @@ Legend   x_k: what client k reports, one number an element of the d trained para
          of n_k over the cohort; n': the same over those that did not abstain
 Range    |x_ki| <= 2**18 = 262,144, so |T_i| <= 2**62: no sum wraps, whatever the order. Resolution 2**-44 = 5.7e-14.
 Promise  a client with a number outside the range, infinite or NaN abstains as a whole; integer sums have no order, so
-         T is the same for any number of rows. Memory: 8 bytes an element and two chunks; tests/unit/dense/test_exact.py
+         T is the same for any number of rows. Memory: 8 bytes an element and two chunks;
+         tests/unit/first_order/test_exact_sum.py
 """
 
 from __future__ import annotations

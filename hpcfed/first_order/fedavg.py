@@ -3,7 +3,7 @@
 Formula  w_k = E epochs of torch.optim steps on L_k from w;  w <- w + sum_k n_k / n (w_k - w)    McMahan et al. 2017
 Legend   E: algorithm.local_epochs; L_k: mean loss over a batch of client k's data; n_k: examples it holds
 Promise  every client starts from the round's w with a fresh optimiser, and w comes back bit for bit; beside one
-         gradient and the optimiser's state it takes one copy of the trained weights; tests/unit/dense/
+         gradient and the optimiser's state it takes one copy of the trained weights; tests/unit/first_order/
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Formula  bits(t) = sum over rounds up to t of the bits a client sends up, for a client that votes in every round
 Legend   thin: loss of every logged round on the clients' batches (of row 0, where there are several rows); thick: its
-         moving mean; points: evaluations on data of the split's own; dotted: estimate of p_t (monitor.py).  One colour
-         a run (Okabe and Ito: told apart by colour-blind eyes too), one marker a split.
+         moving mean; points: evaluations on data of the split's own; dotted: estimate of p_t (agreement.py).
+         One colour a run (Okabe and Ito: told apart by colour-blind eyes too), one marker a split.
 Promise  draws whatever is there: runs that still go on, were killed, were never evaluated, or have one round only
 """
 

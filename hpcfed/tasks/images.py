@@ -2,7 +2,7 @@
 
 Formula  pixel_values = (pixel / 255 - mean) / std, per channel
 Legend   H, W, c: height, width, channels the model wants; processor: what the model folder says about its images,
-         {"height", "width", "channels", "mean", "std", "resample", "shortest"} (model.py: load_processor)
+         {"height", "width", "channels", "mean", "std", "resample", "shortest"} (model/load.py: load_processor)
          shortest: side to which the shorter edge is scaled before a crop of the centre; None: both edges are scaled
 Promise  images are kept as uint8 and never larger than the model wants them; scaling is Pillow's, so it is the same on
          every machine with the same Pillow

@@ -3,7 +3,7 @@
 Legend   t: the round, from 0.  z: a random direction, named by a seed.  p: slope of a client's loss along z
 Promise  after the round every row holds the same weights, bit for bit, and row 0 has on disk what was decided
 
-What is called here, in the order of reading: the method's own file in algorithms/ (feedsign.py), clients' slopes in
+What is called here, in the order of reading: the method (algorithms/feedsign.py is one), clients' slopes in
 probe/slopes.py, traffic in transport/base.py, the move in weights/mover.py.
 """
 

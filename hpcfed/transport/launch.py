@@ -15,7 +15,6 @@ The size found here is only what the launcher says; the transport checks it agai
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -191,9 +190,11 @@ def meeting_point(
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # a fifth of what hpcfed --help loads
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return version(package)
+    except PackageNotFoundError:
         return None
 
 

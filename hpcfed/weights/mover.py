@@ -4,7 +4,7 @@ Formula  w <- w - lr / divisor v z(s), one step after the other, each rounded to
          w <- optimizer(w, gradient = sum v z(s) / divisor)                                   FeedSign, H.2, 1
          w = w_0 - lr sum_j A_j z(s_j), rounded once                                          FedKSeed
 Legend   v: what the tally decided, float32; w_0: the base model
-Promise  many updates in one call give the bits of as many calls with one update; tests/unit/test_update.py
+Promise  many updates in one call give the bits of as many calls with one update; tests/unit/weights/test_mover.py
 """
 
 from __future__ import annotations

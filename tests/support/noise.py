@@ -37,7 +37,7 @@ def bits_of(a: np.ndarray) -> np.ndarray:
 
 
 def array_of(bits: np.ndarray, kind: str) -> np.ndarray:
-    """Bits as the array that spec.py calls `kind`."""
+    """Bits as the array that noise/spec.py calls `kind`."""
     return bits.view({"float32": np.float32, "bfloat16": np.uint16, "float16": np.float16}[kind])
 
 

@@ -68,7 +68,7 @@ def examples(n: int) -> settings:
 
 @dataclass(frozen=True)
 class Engine:
-    """An implementation of spec.py.  most: seeds of a move.  The module is asked for its functions at each call."""
+    """An engine that equals noise/spec.py.  most: seeds of a move.  The module is asked for its functions each time."""
 
     module: Any
     device: torch.device

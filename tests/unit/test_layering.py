@@ -1,32 +1,32 @@
-"""The direction of the arrows: a module imports rows above its own and its own package; heavy things stay fenced in.
+"""The direction of the arrows: a module imports its own room and the floors below; heavy things stay fenced in.
 
-Imports are read from the source, also those inside functions; only those for type checkers do not count.
+The floors are those of docs/ARCHITECTURE.md. Imports are read from the source, also those inside functions; only those
+for type checkers do not count.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import hpcfed
+from hpcfed.config import METHODS
 
 ROOT = Path(hpcfed.__file__).parent
-ROWS = (
-    ("atomic", "clock", "errors", "messages", "seeds"),
-    ("config", "noise", "orbit", "transport"),
-    ("clients", "model", "privacy", "runs", "tasks", "weights"),
-    ("algorithms", "cluster", "probe"),
-    ("first_order", "plan"),
-    ("train",),
-    ("cli",),
-    ("__main__",),
-)
-ROW = {name: row for row, names in enumerate(ROWS) for name in names}
+PAGE = ROOT.parent / "docs" / "ARCHITECTURE.md"
+#: Floor -> its rooms, from the table of the page.
+FLOORS = {
+    int(number): tuple(re.findall(r"`(\w+)`", rooms))
+    for number, rooms in re.findall(r"^\| (\d+) \| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+}
+FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 #: Who may import what.
 FENCES = {
@@ -54,13 +54,15 @@ def module_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(file: Path) -> Iterator[str]:
-    """Absolute names of all that `file` imports at run time; `from a import b` gives a and a.b."""
+def imports(file: Path, late: bool = True) -> Iterator[str]:
+    """Absolute names of all that `file` imports; `from a import b` gives a and a.b.  late: also inside functions."""
     package = ["hpcfed", *file.relative_to(ROOT).parent.parts]
     hidden: set[ast.AST] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             hidden |= {inner for statement in node.body for inner in ast.walk(statement)}
+        if isinstance(node, ast.FunctionDef) and not late:
+            hidden |= set(ast.walk(node))
         if node in hidden:
             continue
         if isinstance(node, ast.Import):
@@ -77,23 +79,60 @@ def within(name: str, package: str) -> bool:
 
 
 def ours(name: str) -> str:
-    """The row's name of an import of ours: hpcfed.noise.engine.move_ is noise; hpcfed.__version__ is nothing."""
+    """The room of an import of ours: hpcfed.noise.engine.move_ is noise; hpcfed.__version__ is nothing."""
     part = name.removeprefix("hpcfed.").partition(".")[0] if name.startswith("hpcfed.") else ""
     return part if (ROOT / part).is_dir() or (ROOT / f"{part}.py").is_file() else ""
 
 
-def test_every_module_has_a_row():
-    without = {module_of(file).partition(".")[0] for file in FILES} - {""} - set(ROW)
-    assert not without, f"give {sorted(without)} a row in ROWS"
+def test_a_house_of_few_rooms_and_floors():
+    rooms = {module_of(file).partition(".")[0] for file in FILES} - {""}
+    assert rooms == set(FLOOR), f"{PAGE.name} and hpcfed/ differ in {sorted(rooms ^ set(FLOOR))}"
+    assert sum(map(len, FLOORS.values())) == len(rooms) <= 26, "every room once, and not too many"
+    assert sorted(FLOORS) == list(range(1, len(FLOORS) + 1)) and len(FLOORS) <= 8
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_of)
-def test_imports_point_upwards(file):
-    top = module_of(file).partition(".")[0]
+def test_imports_point_down(file):
+    room = module_of(file).partition(".")[0]
     wrong = {
-        name for name in imports(file) if ours(name) and ours(name) != top and not (top and ROW[ours(name)] < ROW[top])
+        name
+        for name in imports(file)
+        if ours(name) and ours(name) != room and not (room and FLOOR[ours(name)] < FLOOR[room])
     }
-    assert not wrong, f"{module_of(file)} (row {ROW.get(top)}) imports {sorted(wrong)}"
+    assert not wrong, f"{module_of(file)} (floor {FLOOR.get(room)}) imports {sorted(wrong)}"
+
+
+def test_no_circle_within_a_room():
+    arrows = {f"hpcfed.{module_of(file)}": set(imports(file, late=False)) for file in FILES if module_of(file)}
+    for module, targets in arrows.items():
+        targets &= arrows.keys() - {module, module.rpartition(".")[0]}  # `from . import x` names the room, too
+    TopologicalSorter(arrows).prepare()  # CycleError names the circle
+
+
+#: A method's name, however it is spelled: FedKSeedConfig, is_fedavg, "zo-fedsgd".
+NAMED = re.compile("(?<![a-z])(?i:" + "|".join(name.replace("-", "[-_]?") for name in METHODS) + ")(?![a-z])")
+OWN_FILES = {ROOT / "config" / "methods.py"} | {
+    ROOT.parent / (traits.record.partition(":")[0].replace(".", "/") + ".py") for traits in METHODS.values()
+}
+
+
+def test_a_method_is_named_in_its_own_file_only():
+    """What differs between methods is a trait, or a function of their records; prose, which cites papers, is free."""
+    naming = {file: [word for word in words_of(file) if NAMED.search(word)] for file in FILES}
+    assert all(naming[file] for file in OWN_FILES), "the search finds what is there"
+    assert not {str(file.relative_to(ROOT)): words for file, words in naming.items() if words and file not in OWN_FILES}
+
+
+def words_of(file: Path) -> Iterator[str]:
+    """Names, and text that is no docstring."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.value
+        for field in ("id", "attr", "name", "arg", "module"):
+            if isinstance(word := getattr(node, field, None), str):
+                yield word
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_of)
@@ -108,7 +147,7 @@ def test_fences(file):
     assert not wrong, f"{module} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("name", ROWS[0])
+@pytest.mark.parametrize("name", FLOORS[1])
 def test_words_need_the_standard_library_and_numpy_only(name):
     tops = {imported.partition(".")[0] for imported in imports(ROOT / f"{name}.py")}
     assert tops <= {*sys.stdlib_module_names, *({"numpy"} if name in ("clock", "messages") else ())}
@@ -140,6 +179,16 @@ def test_help_starts_light(command):
 )
 def test_light_modules_load_no_framework(module):
     assert not loaded_by(f"import {module}") & {"torch", "transformers", "mpi4py", "datasets", "numba", "matplotlib"}
+
+
+@pytest.mark.parametrize("code", ["import hpcfed", "from hpcfed import __all__ as names; assert 'train' in names"])
+def test_the_public_entry_loads_nothing_until_it_is_used(code):
+    assert not loaded_by(code) & {"torch", "numpy", "pydantic", "transformers", "mpi4py"}
+
+
+def test_a_recipe_is_read_without_a_framework():
+    loaded = loaded_by("import hpcfed; assert hpcfed.load_recipe('digits', ['rounds=3']).rounds == 3")
+    assert not loaded & {"torch", "transformers", "numba", "datasets", "mpi4py"}
 
 
 def test_training_without_mpi_does_not_load_mpi():
