@@ -1,6 +1,7 @@
 # make demo: the main job on a fresh machine.  make test: everything CI runs.  All set up .venv first, once.
 # make unit, ranks, mpi, slurm, gpu: one folder of the tests.
 PYTHON ?= python3
+TORCH ?= torch
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -24,7 +25,7 @@ setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[test]
 	touch $@
 

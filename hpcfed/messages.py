@@ -5,7 +5,7 @@ Ballots   what the clients of one row vote in one round: int8 [clients, directio
 Tally     what all of them voted, summed: sums, cast int32 [directions]
 Slopes    what the clients of one row found in one round: float64 [clients, steps], NaN where a loss was not finite
 Reports   what all of them sent, in client order: float32 [cohort, steps]
-Update    what moves the weights: w <- w - sum_i lr / divisor value_i z(seed_i), one step after the other
+Update    what moves the weights: for each i in turn, w <- w - lr / divisor value_i z(seed_i)
 """
 
 from __future__ import annotations

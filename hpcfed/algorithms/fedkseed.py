@@ -74,8 +74,8 @@ def fedkseed(header: Header, pro: bool = False) -> Algorithm:
             after[2] += np.bincount(j, minlength=size)
         return pack_floats(after)
 
-    def decode(payload: bytes, t: int) -> Update:
-        return Update(pool(), np.nan_to_num(unpack_floats(payload, -1, size)[0]), header.lr, whole=True)
+    def decode(decision: bytes, t: int) -> Update:
+        return Update(pool(), np.nan_to_num(unpack_floats(decision, -1, size)[0]), header.lr, whole=True)
 
     return Algorithm(plan, decide, decode, 64 * steps, 32 * size * (2 if pro else 1), cumulative=True)
 

@@ -45,8 +45,8 @@ def feedsign(header: Header) -> Algorithm:
         coins = [coin(derive(seed, "tie", t, i)) for i in range(q)]
         return pack_signs(np.where(tally.sums != 0, np.sign(tally.sums), coins))
 
-    def decode(payload: bytes, t: int) -> Update:
-        signs = unpack_signs(payload, q).astype(np.float32)
+    def decode(decision: bytes, t: int) -> Update:
+        signs = unpack_signs(decision, q).astype(np.float32)
         return Update(directions(seed, t, q)[0], signs, step_size(header.lr, header.schedule, t), q)
 
     return Algorithm(plan, decide, decode, uplink_bits=q, downlink_bits=q, ballots=ballots)

@@ -36,9 +36,9 @@ def mezo(header: Header) -> Algorithm:
         weights = np.where(known, reports.sizes[:, None], 0).astype(np.float64)
         return pack_floats(np.where(known, reports.values * weights, 0).sum(0) / np.maximum(weights.sum(0), 1))
 
-    def decode(payload: bytes, t: int) -> Update:
+    def decode(decision: bytes, t: int) -> Update:
         lr = step_size(header.lr, header.schedule, t)
-        return Update(directions(seed, t, q)[0], np.nan_to_num(unpack_floats(payload, q)), lr, q)
+        return Update(directions(seed, t, q)[0], np.nan_to_num(unpack_floats(decision, q)), lr, q)
 
     return Algorithm(plan, decide, decode, uplink_bits=0, downlink_bits=0)
 

@@ -42,8 +42,8 @@ def zo_fedavg(header: Header) -> Algorithm:
             raise diverged(header, t, len(reports.values))
         return pack_floats(reports.values)
 
-    def decode(payload: bytes, t: int) -> Update:
-        p = unpack_floats(payload, len(clients), steps)
+    def decode(decision: bytes, t: int) -> Update:
+        p = unpack_floats(decision, len(clients), steps)
         taken = np.isfinite(p)
         seeds = directions(header.run_seed, t, steps, clients)
         walkers = max(1, int(taken.any(1).sum()))

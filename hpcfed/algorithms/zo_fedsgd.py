@@ -46,8 +46,8 @@ def zo_fedsgd(header: Header) -> Algorithm:
             return pack_floats(reports.values)
         return pack_floats(np.array([tallied(p, settings["tally"], settings["trim"]) for p in reports.values.T]))
 
-    def decode(payload: bytes, t: int) -> Update:
-        p = unpack_floats(payload, -1, q)
+    def decode(decision: bytes, t: int) -> Update:
+        p = unpack_floats(decision, -1, q)
         sent = np.isfinite(p)
         values = np.where(sent, p, 0) / np.maximum(sent.sum(0), 1).astype(np.float32)
         seeds = directions(seed, t, q, slots)

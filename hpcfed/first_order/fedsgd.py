@@ -2,7 +2,7 @@
 
 Formula  w <- w - lr sum_k n_k / n grad L_k(w)    McMahan et al. 2017; FeedSign, appendix H.3
 Legend   L_k: mean loss over client k's batch, the one that a zeroth-order method would probe; n_k: examples in it
-Promise  K backward passes for K clients, one gradient in memory; tests/unit/first_order/test_round.py
+Promise  K backward passes for K clients, one gradient in memory; tests/unit/first_order/test_fedsgd.py
 """
 
 from __future__ import annotations

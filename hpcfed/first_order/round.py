@@ -101,6 +101,7 @@ class FirstOrder:
             return None
         if kind in ("reverse", "stuff"):
             return _times(report, -1.0 if kind == "reverse" else float(STUFFED))
+        assert kind in ("none", "label-flip"), kind
         return report
 
     def _random(self, seed: int) -> Report:

@@ -4,7 +4,7 @@
     with meter.measuring(): ...       live, peak: bytes of the tensors that were made inside; flops: of matrix products
 
 Promise  what is counted is what torch's allocator would be asked for, attention as the fused kernel does it (no matrix
-         of scores in memory); not what allocator and matrix library keep besides. tests/unit/plan/test_plan.py: real runs
+         of scores in memory); not what allocator and matrix library keep. tests/unit/plan/test_plan.py: real runs
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ run there on shapes, and its bytes and FLOPs are counted (footprint.py says what
 
 Formula  seconds = FLOPs / (sustained FLOP/s) + elements of z drawn / (drawn a second), of the row with most clients;
                    of s shards a rank does 1/s of both
-Promise  memory within 15 % of what rounds of small and middle-sized models take on the CPU (tests/unit/plan/test_plan.py).
+Promise  memory within 15 % of what rounds of small and middle-sized models take on a CPU: tests/unit/plan/test_plan.py
          It is that of tensors: the interpreter with torch (0.5 GB) or a CUDA context, and what the allocator keeps of
          freed memory, come on top
 """

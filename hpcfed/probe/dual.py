@@ -24,14 +24,12 @@ from ..clock import Clock
 from ..model.head import Forward, Inputs, RowsLinear
 from ..weights import Weights
 from .draws import Draws, Pass
-from .graphs import Graphs
+from .graphs import Graphs, Sides
 from .owners import NotBatchFirst, Owner, join, swapped
 from .packing import Packing
 
 #: What a doubled batch in the wrong place makes a model raise.
 UNFIT = (NotBatchFirst, RuntimeError, ValueError, IndexError, TypeError, AttributeError)
-
-Sides = tuple[Tensor, Tensor]  # logits [R, ...] with w + mu z and with w - mu z
 
 
 class Probe:

@@ -33,7 +33,7 @@ from torch import Tensor
 from ..errors import first_line
 from ..model.head import Inputs
 
-Sides = tuple[Tensor, Tensor]
+Sides = tuple[Tensor, Tensor]  # logits [R, ...] with w + mu z and with w - mu z
 OneProbe = Callable[[Inputs, int | Tensor, float, Tensor | None], Sides]  # inputs, seed, mu, real
 Key = tuple[tuple[tuple[str, torch.Size, torch.dtype], ...], float, int | None]
 

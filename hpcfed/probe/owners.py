@@ -1,7 +1,7 @@
 """Who owns a trained parameter: the module inside whose forward all its reads happen, and whose batch comes first.
 
 A Site is a place where a parameter is read (a tied one has several), an Owner a module that runs with perturbed
-weights. Nothing here draws or perturbs; dual.py does, and finds out by trial what this file has to be told.
+weights. Nothing here draws or runs a model: draws.py draws, dual.py runs, trial.py finds out what this file is told.
 """
 
 from __future__ import annotations

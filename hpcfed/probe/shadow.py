@@ -1,6 +1,6 @@
 """The probe without weights: the same code on torch's meta device, to find out what a round would take.
 
-A Probe whose Draws allocate and draw nothing, bound from shapes alone: nothing can be found out from what comes out.
+A Probe whose Draws allocate and draw nothing, bound from shapes alone: its outputs have shapes and no meaning.
 """
 
 from __future__ import annotations

@@ -59,11 +59,11 @@ class ClientProbe:
         return Slopes(clients, np.concatenate([p for p, _ in parts]), np.concatenate([loss for _, loss in parts]))
 
     def _together(self, members: Sequence[int], t: int, steps: Steps, seeds: np.ndarray) -> Measured:
-        """Of clients that step along the same directions at the round's weights."""
+        """Slopes and losses of clients that step along the same directions at the round's weights."""
         return self._at(members, [self._hosted.pool.batch(client, t) for client in members], seeds.tolist(), steps)
 
     def _alone(self, client: int, slot: int, t: int, steps: Steps) -> Measured:
-        """Of the slot-th client of the cohort, with directions of its own or on a walk of its own."""
+        """Slopes and loss of the slot-th client of the cohort, with directions of its own or on a walk of its own."""
         seeds = steps.seeds[slot if len(steps.seeds) > 1 else 0]
         if steps.walk is None:
             return self._together([client], t, steps, seeds)
@@ -88,14 +88,14 @@ class ClientProbe:
     def _at(
         self, members: Sequence[int], examples: Sequence[np.ndarray], seeds: Sequence[int], steps: Steps
     ) -> Measured:
-        """Of these clients on these examples, where the weights are now."""
+        """Slopes and losses of these clients on these examples, where the weights are now."""
         batches = list(self._hosted.micro_batches(members, examples))
         mu = self._mu if steps.mu is None else steps.mu
         p, losses = slopes_of(self._probe, self._hosted.task.losses, batches, len(members), seeds, mu)
         # Shards walk by what they find: a last bit that differs would drive their weights apart.
-        shared = np.concatenate([p, losses[:, None]], 1)
-        self._probe.weights.row.share(shared)
-        return shared[:, :-1], shared[:, -1]
+        both = np.concatenate([p, losses[:, None]], 1)
+        self._probe.weights.row.share(both)
+        return both[:, :-1], both[:, -1]
 
 
 def slopes_of(
@@ -108,19 +108,19 @@ def slopes_of(
 ) -> Measured:
     """Slope of every client's mean loss along every direction, float64 [clients, q]; mean losses, float64 [clients].
 
-    losses: (logits, batch) -> float32 [n], a loss an example.  batches: (batch, slot int64 [n]): example i belongs to
-    client slot[i]; a client's examples may lie in several batches.  seeds: q directions.
+    losses: (logits, batch) -> float32 [n], a loss an example.  batches: (batch, whose int64 [n]): example i belongs to
+    client whose[i]; a client's examples may lie in several batches.  seeds: q directions.
     Not finite where a loss is not. The mean loss is that of both sides and all directions, so L(w) up to O(mu^2).
     """
     rise, level = np.zeros((clients, len(seeds))), np.zeros(clients)
-    counts = np.sum([np.bincount(slot, minlength=clients) for _, slot in batches], axis=0)
+    counts = np.sum([np.bincount(whose, minlength=clients) for _, whose in batches], axis=0)
     queued: list[tuple[np.ndarray, int, Tensor]] = []
-    for batch, slot in batches:
+    for batch, whose in batches:
         for j, seed in enumerate(seeds):
             sides = torch.stack([losses(x, batch) for x in probe.logits(batch.inputs, seed, mu, batch.real)])
-            queued.append((slot, j, sides.double()))
-    for slot, j, sides in queued:  # a GPU is waited for here, once, and not before all its work is queued
+            queued.append((whose, j, sides.double()))
+    for whose, j, sides in queued:  # a GPU is waited for here, once, and not before all its work is queued
         plus, minus = sides.cpu().numpy()
-        rise[:, j] += np.bincount(slot, weights=plus - minus, minlength=clients)
-        level += np.bincount(slot, weights=plus + minus, minlength=clients)
+        rise[:, j] += np.bincount(whose, weights=plus - minus, minlength=clients)
+        level += np.bincount(whose, weights=plus + minus, minlength=clients)
     return rise / (2 * mu * counts[:, None]), level / (2 * len(seeds) * counts)

@@ -1,7 +1,7 @@
-"""What a run puts on record, and what it shows of itself. Every row has a Record; only row 0's does anything.
+"""What a run puts on record, and what it shows of itself. Every rank has a Record; only rank 0's does anything.
 
-Record          of the other rows: nothing is written, nothing is shown
-FolderRecord    of row 0: run folder, trail (what the run goes on from), progress, the user's callbacks
+Record          of the other ranks: nothing is written, nothing is shown
+FolderRecord    of rank 0: run folder, trail (what the run goes on from), progress, the user's callbacks
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from ..errors import OrbitError
 from .folder import RunFolder
 from .progress import Progress, TensorBoardLog
 
-OnRound = Callable[[dict[str, Any]], object]
-OnScore = Callable[[dict[str, Any]], object]
+Callback = Callable[[dict[str, Any]], object]  # of the user, called with a line of metrics.jsonl
 
 
 class Trail(Protocol):
@@ -65,7 +64,7 @@ class Past:
 
 
 class Record:
-    """Of a row other than 0: does nothing.  notes: for the user, before the first round."""
+    """Of a rank other than 0: does nothing.  notes: for the user, before the first round."""
 
     notes: Sequence[str] = ()
 
@@ -131,8 +130,8 @@ class FolderRecord(Record):
         self,
         folder: RunFolder,
         quiet: bool = False,
-        on_round: OnRound | None = None,
-        on_score: OnScore | None = None,
+        on_round: Callback | None = None,
+        on_score: Callback | None = None,
     ) -> None:
         self.folder, self._quiet, self._on_round, self._on_score = folder, quiet, on_round, on_score
         self.notes: list[str] = []

@@ -1,6 +1,6 @@
 """What a run says of itself on the way and in the end: lines of metrics.jsonl, summary.json.
 
-Promise  a private run tells nothing that depends on a client but the votes that were made private
+Promise  a private run tells nothing that depends on a client but the votes that were made private, and how long it took
 """
 
 from __future__ import annotations

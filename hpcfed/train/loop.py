@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import threading
@@ -73,7 +74,7 @@ def _rounds(run: Run, state: State) -> str:
 
 
 def _score_due(recipe: Recipe, state: State) -> bool:
-    """Before the first round and every eval_every rounds, unless the run was interrupted after that; not at the end."""
+    """Evaluate now? Before the first round and every eval_every rounds, once, though resumed; at the end, _end does."""
     at = state.t == 0 or (recipe.eval_every > 0 and state.t % recipe.eval_every == 0 and state.t < recipe.rounds)
     return at and state.t not in state.scores
 
@@ -105,7 +106,7 @@ def _end(run: Run, state: State, status: str) -> dict[str, Any]:
     gpu = torch.cuda.max_memory_allocated() if run.row.device == "cuda" else 0
     gpu_peaks = run.transport.everyone(str(gpu).encode())
     sizes = run.record.seal(state.t, fingerprint, status != "interrupted")
-    summary = summary_of(run, state) | {
+    summary: dict[str, Any] = summary_of(run, state) | {
         "fingerprint": fingerprint,
         "orbit_bytes": sizes.get("orbit_bytes"),
         "weights_bytes": sizes.get("weights_bytes"),
@@ -114,8 +115,9 @@ def _end(run: Run, state: State, status: str) -> dict[str, Any]:
         "time_split": mean_shares(run.record.records()),
         "status": status,
     }
+    told = run.transport.broadcast(json.dumps(summary).encode() if run.transport.rank == 0 else None)
     run.record.summary(summary)
-    return summary
+    return json.loads(told)  # what rank 0 alone knows, too
 
 
 @contextmanager

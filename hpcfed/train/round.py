@@ -1,10 +1,10 @@
 """Start here: one round of a federated zeroth-order method, whichever it is, on one row.
 
 Legend   t: the round, from 0.  z: a random direction, named by a seed.  p: slope of a client's loss along z
-Promise  after the round every row holds the same weights, bit for bit, and row 0 has on disk what was decided
+Promise  after the round every row holds the same weights, bit for bit, and what was decided is in row 0's journal
 
 What is called here, in the order of reading: the method (algorithms/feedsign.py is one), clients' slopes in
-probe/slopes.py, traffic in transport/base.py, the move in weights/mover.py.
+probe/slopes.py, traffic in transport/base.py (by way of privacy/hooks.py), the move in weights/mover.py.
 """
 
 from __future__ import annotations
@@ -48,38 +48,41 @@ def run_round(run: OrbitRun, t: int, state: State) -> Outcome:
     slopes = run.clients.slopes(t, steps)  # forward passes; no weight has changed after them
     slopes = run.attack.on_slopes(slopes, t)  # Byzantine clients, where simulated; collective where they collude
     stop = run.row.any(state.stop)  # collective over the row: was any of its ranks asked to end?
-    tally = send(run, slopes, t, stop)  # collective over the client axis, all of a round's traffic: one bit a client
+    tally = send(
+        run, slopes, t, stop
+    )  # collective over the client axis: what all clients send, with FeedSign one bit each
     with run.clock.during(UPDATE):
         decision = run.method.decide(tally, t, state.last)  # the same input on every rank, so the same decision
         run.record.append(t, decision)  # journal first: a crash between the two is replayable
         run.mover.apply([run.method.decode(decision, t)])  # replay calls this too
     state.last = decision
-    return outcome(slopes, tally, steps.shared and run.privacy.tally_known and not run.recipe.algorithm.traits.central)
+    common = steps.shared and not run.recipe.algorithm.traits.central  # the slices of one batch are no clients
+    return outcome(slopes, tally, common and run.privacy.tally_known)
 
 
 def send(run: OrbitRun, slopes: Slopes, t: int, stop: bool) -> Tally | Reports:
     """Collective: what all clients of the round send, votes or floats, on every row."""
-    hosted = run.mesh.hosted(run.pool.groups(t), run.pool.n_groups)
+    per_row = run.mesh.hosted(run.pool.groups(t), run.pool.n_groups)
     sent = run.method.ballots(slopes, t)
     if sent.dtype != np.int8:
         sizes = run.pool.sizes(t)
         with run.clock.during(COLLECTIVE):
-            return run.transport.collect(sent, sizes, hosted, stop)
+            return run.transport.collect(sent, sizes, per_row, stop)
     votes = run.attack.on_votes(run.privacy.on_votes(sent), slopes.clients)
     ballots = Ballots(slopes.clients, votes)
     with run.clock.during(COLLECTIVE):
         return run.privacy.count(
-            run.transport, ballots, run.pool.cohort_size, hosted, run.recipe.algorithm.ballot, stop
+            run.transport, ballots, run.pool.cohort_size, per_row, run.recipe.algorithm.ballot, stop
         )
 
 
-def outcome(slopes: Slopes, tally: Tally | Reports, tallied: bool) -> Outcome:
-    """The round's outcome on this row; tallied: the clients' signs along common directions may be shown."""
+def outcome(slopes: Slopes, tally: Tally | Reports, shown: bool) -> Outcome:
+    """The round's outcome on this row.  shown: clients have signs along common directions, which all may know."""
     loss = float(np.mean(slopes.losses)) if len(slopes.losses) else float("nan")
     sums, cast = (tally.sums, tally.cast) if isinstance(tally, Tally) else votes_of(tally.values)
     if isinstance(tally, Tally):
-        abstained = tally.voters - int(tally.cast.max()) if tallied else 0
+        abstained = tally.voters - int(tally.cast.max()) if shown else 0
     else:
         abstained = int(np.count_nonzero(~np.isfinite(tally.values).any(1)))
-    signs = (sums, cast) if tallied else (None, None)
+    signs = (sums, cast) if shown else (None, None)
     return Outcome(loss, tally.stop, tally.payload_bytes, tally.collectives, abstained, *signs)

@@ -36,7 +36,7 @@ class Run(ABC):
     """Everything one row needs to take part in the rounds of a recipe.
 
     header: what an orbit or saved weights say of the run.  data: digest of the training examples and of who holds
-    which.  clock: where this row's time goes.  record: what is put on record; on rows other than 0 nothing.
+    which.  clock: where this row's time goes.  record: what is put on record; on ranks other than 0 nothing.
     """
 
     recipe: Recipe
@@ -85,7 +85,7 @@ class Run(ABC):
 
 @dataclass(eq=False, kw_only=True)
 class OrbitRun(Run):
-    """A run whose decisions are an orbit.  method: its functions.  mover: the only thing that moves the weights."""
+    """A run whose decisions are an orbit.  method: its functions.  mover: what moves the weights."""
 
     method: Algorithm
     mover: Mover
@@ -107,8 +107,8 @@ class OrbitRun(Run):
         return run_round(self, t, state)
 
     def open_trail(self, folder: RunFolder) -> Trail:
-        """The journal."""
-        return JournalTrail(folder, self.header)
+        """The journal; of a private run one that no power failure shortens: a round drawn anew would cost epsilon."""
+        return JournalTrail(folder, self.header, sync=not self.privacy.may_tell)  # its noise is drawn once
 
     def catch_up(self, rounds: int, state: State) -> None:
         """Collective: rounds on record move the weights through the same Mover that trained them."""

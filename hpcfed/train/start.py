@@ -25,7 +25,7 @@ from ..config import Recipe, load_recipe, to_toml
 from ..orbit import ORBIT, WEIGHTS
 from ..runs.folder import RunFolder
 from ..runs.read import ENDED, MAY_CHANGE, SUMMARY
-from ..runs.record import FolderRecord, OnRound, OnScore, Record
+from ..runs.record import Callback, FolderRecord, Record
 from ..transport.base import Transport, together
 from ..transport.choose import agent_store
 from ..transport.launch import Launch, describe
@@ -68,8 +68,8 @@ def train(
     resume: bool = False,
     force: bool = False,
     quiet: bool = False,
-    on_round: OnRound | None = None,
-    on_score: OnScore | None = None,
+    on_round: Callback | None = None,
+    on_score: Callback | None = None,
 ) -> Result:
     """Run all rounds of a recipe, under whatever launcher this process was started by; what `hpcfed train` does.
 
@@ -94,8 +94,8 @@ def run_recipe(
     resume: bool = False,
     force: bool = False,
     quiet: bool = False,
-    on_round: OnRound | None = None,
-    on_score: OnScore | None = None,
+    on_round: Callback | None = None,
+    on_score: Callback | None = None,
 ) -> Result:
     """Collective: the same among ranks that have met."""
     recipe, transport, launch = meeting.recipe, meeting.transport, meeting.launch

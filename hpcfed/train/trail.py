@@ -16,16 +16,21 @@ from ..runs.folder import RunFolder
 from ..weights import Weights
 from ..weights.checkpoint import load_weights, save_weights
 
+SYNC_SECONDS = 1.0  # between waits for the disk: what a power failure may cost, and a round of the digits takes 0.01
+
 
 class JournalTrail:
-    """rounds: on record.  payloads: their decisions.  notes: what the user should know."""
+    """sync: wait for the disk after every round.
 
-    def __init__(self, folder: RunFolder, header: Header) -> None:
-        self._folder, self._header = folder, header
+    rounds: on record when it was opened.  payloads: the decisions so far.  notes: what the user should know.
+    """
+
+    def __init__(self, folder: RunFolder, header: Header, sync: bool = False) -> None:
+        self._folder, self._header, pause = folder, header, 0.0 if sync else SYNC_SECONDS
         if not folder.resumed:
-            self._journal = Journal.create(folder.journal, header)
+            self._journal = Journal.create(folder.journal, header, pause)
         else:
-            self._journal = Journal.open(folder.journal)
+            self._journal = Journal.open(folder.journal, pause)
             _check_header(self._journal.header, header)
         self.rounds, self.payloads = self._journal.rounds, self._journal.payloads
         self.notes = [self._journal.repaired] if self._journal.repaired else []

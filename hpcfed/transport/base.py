@@ -41,8 +41,8 @@ class PeerLostError(TransportError):
 class Transport(ABC):
     """One row's end of the client axis.  name: for people.  rank: of the launch.  rows: on the client axis.
 
-    row: which of them this rank belongs to, and the shard axis within it.  noun: what `everyone` lists, and messages
-    name.
+    row: which of them this rank belongs to, and the shard axis within it.  noun: what messages call an entry of
+    `everyone`: row, or rank.
 
     Every method but abort is collective: all rows call it, in the same order. A row that dies makes the others'
     next collective raise PeerLostError.
@@ -188,14 +188,14 @@ class Transport(ABC):
         ballots: Ballots,
         voters: int,
         hosted: Sequence[int],
-        decide: Callable[[np.ndarray], np.ndarray],
+        draw: Callable[[np.ndarray], np.ndarray],
         stop: bool = False,
     ) -> Tally:
         """Decide the round on row 0, the only one that sees the tally; the others learn the decided signs.
 
         Collective, two operations a round: a gather to row 0 and a broadcast.  ballots, voters, hosted, stop: as in
         tally. Nothing is summed on the way, since the partial sums of a tree would pass through other rows.
-        decide: called on row 0 only, sums int32 [q] -> int8 [q] in {-1, +1}; the noise of the mechanism is in there.
+        draw: called on row 0 only, sums int32 [q] -> int8 [q] in {-1, +1}; the noise of the mechanism is in there.
         Returns, on row 0 too, sums = the decided signs and cast = 1 for each. The true sums, and who abstained (even if
         all did), leave this method nowhere. Stop flags are no secret.
         Traffic: 3 q + 3 entries a row, of a byte, or of four from 128 voters or rows on.
@@ -206,7 +206,7 @@ class Transport(ABC):
         received = self._to_root(sent)
         answer = np.empty(ballots.votes.shape[1] + 2, sent.dtype)
         if received is not None:
-            answer[:] = decide_alone(received, voters, decide)
+            answer[:] = decide_alone(received, voters, draw)
         self._broadcast(answer, 0)
         signs, state, stops = answer[:-2].astype(np.int32), int(answer[-2]), int(answer[-1])
         if state == STUFFED:

@@ -51,7 +51,7 @@ def check_sum(vector: np.ndarray, voters: int, rows: int) -> tuple[np.ndarray, n
     )
 
 
-def decide_alone(received: np.ndarray, voters: int, decide: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def decide_alone(received: np.ndarray, voters: int, draw: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Row 0's answer to all, [signs q | state | stops], to what the rows sent it, [rows, 2 q + 1], in that dtype."""
     rows, q = len(received), received.shape[1] // 2
     answer = np.zeros(q + 2, received.dtype)
@@ -61,7 +61,7 @@ def decide_alone(received: np.ndarray, voters: int, decide: Callable[[np.ndarray
         answer[-2] = STUFFED
         return answer
     sums, _, answer[-1] = checked  # nobody voted: still a draw, for that nobody did would tell each client's vote
-    signs = decide(sums)
+    signs = draw(sums)
     assert signs.shape == (q,) and signs.dtype == np.int8 and (np.abs(signs) == 1).all()
     answer[:q] = signs
     return answer

@@ -1,4 +1,6 @@
-"""Mover: the only thing that moves weights. Training, a client's walk, resume, late join and replay all come here.
+"""What moves the weights by a decision: Mover, in training, in resume and in replay; apply_, on a client's walk, too.
+
+Dense methods, which have no decisions, move them by exact sums (first_order/exact_sum.py).
 
 Formula  w <- w - lr / divisor v z(s), one step after the other, each rounded to w's dtype    FeedSign, eq. 3 (H.2, 2)
          w <- optimizer(w, gradient = sum v z(s) / divisor)                                   FeedSign, H.2, 1

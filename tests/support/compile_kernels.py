@@ -19,7 +19,7 @@ H100 = GPUTarget("cuda", 90, 32)
 TYPES = {
     "starts": "*i64", "first": "i64", "stride": "i64", "length": "i64", "tiles": "i64", "seed": "*i64", "key": "u64",
     "key_a": "u64", "key_b": "u64", "mu": "fp32", "table": "*i32", "indices": "*i16", "steps": "*i64",
-    "scales": "*fp32", "n": "i32", "held": "*i64", "rows": "i32", "sums": "*i64", "values": "*i32",
+    "scales": "*fp32", "n": "i32", "params": "*i64", "rows": "i32", "sums": "*i64", "values": "*i32",
 }  # fmt: skip
 RUNS = {"LISTED": False, "ALIGNED": True}
 MOVE = {"GAUSSIAN": True, "STOCHASTIC": True, "ONCE": False}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hpcfed.algorithms import make_algorithm
-from hpcfed.errors import DivergedError, OrbitError
+from hpcfed.errors import DivergedError
 from hpcfed.messages import Slopes, Tally
 from hpcfed.orbit import unpack_signs
 from hpcfed.seeds import derive
@@ -70,8 +70,3 @@ def test_the_update_moves_against_the_vote_by_lr_over_q():
     assert update.coefficients.dtype == np.float32
     assert update.coefficients.tolist() == [np.float32(0.15), -np.float32(0.15)]
     assert (algorithm.uplink_bits, algorithm.downlink_bits) == (2, 2)
-
-
-def test_an_unknown_algorithm():
-    with pytest.raises(OrbitError, match=r"no method with an orbit is called 'feedsing'; did you mean feedsign\?"):
-        make_algorithm(make(algorithm="feedsing"))

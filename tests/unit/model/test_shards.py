@@ -8,17 +8,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from hpcfed.config import ModelConfig
 from hpcfed.errors import ConfigError
-from hpcfed.model import load_model
 from hpcfed.model.shards import META, _slice, _without_heads, check_shards
-from hpcfed.model.slices import Unreadable, _runs, empty_model, fill
-from tests.support.small import save_tiny_folder, tiny_config, tiny_model
+from tests.support.small import tiny_config, tiny_model
 
 
 @pytest.mark.parametrize(
@@ -69,11 +65,6 @@ def test_notes_of_deepspeed() -> None:
         _slice("a weight", noted(partition_dim=0, original_shape=[8, 5]), 0)
 
 
-def test_runs() -> None:
-    assert _runs(np.array([3, 4, 5, 9, 11, 12])) == [(3, 6), (9, 10), (11, 13)]
-    assert _runs(np.array([], np.int64)) == []
-
-
 def test_the_head_is_back_after_deepspeed() -> None:
     model = tiny_model("opt")
     names, head = list(dict(model.named_parameters(remove_duplicate=False))), model.lm_head
@@ -81,31 +72,3 @@ def test_the_head_is_back_after_deepspeed() -> None:
         assert not isinstance(model.lm_head, nn.Linear)
         raise ZeroDivisionError
     assert model.lm_head is head and list(dict(model.named_parameters(remove_duplicate=False))) == names
-
-
-@pytest.mark.parametrize("family", ["opt", "llama", "roberta"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_empty_model_is_the_model_without_weights(tmp_path: Any, family: str, dtype: str) -> None:
-    config = ModelConfig(name=str(save_tiny_folder(tmp_path, family)), dtype=dtype)  # type: ignore[arg-type]
-    kind = "masked-lm" if family == "roberta" else "causal-lm"
-    whole, empty = load_model(config, kind), empty_model(config, kind, [])
-    assert all(p.is_meta for p in empty.parameters()) and not empty.training
-    names = [[(n, p.shape, p.dtype) for n, p in model.named_parameters()] for model in (whole, empty)]
-    assert names[0] == names[1]  # ties included
-    for (name, a), (other, b) in zip(whole.named_buffers(), empty.named_buffers(), strict=True):
-        assert name == other and a.dtype == b.dtype and torch.equal(a, b)
-
-
-@pytest.mark.parametrize("case", ["other shapes", "no safetensors", "damaged"])
-def test_what_cannot_be_read_by_slices(tmp_path: Any, case: str) -> None:
-    folder = save_tiny_folder(tmp_path, "llama")
-    model = tiny_model("llama")
-    file = folder / "model.safetensors"
-    if case == "other shapes":
-        model.model.norm.weight.data = torch.zeros(3)
-    elif case == "no safetensors":
-        file.unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(Unreadable):
-        fill(model, {}, ModelConfig(name=str(folder)), "causal-lm")

@@ -1,6 +1,6 @@
 """Every engine equals the specification bit for bit: on CPUs, and on a GPU or, without one, in Triton's interpreter.
 
-What only one of them can do wrong is in test_noise_engine.py and test_noise_triton.py.
+What only one of them can do wrong is in test_engine.py and test_triton.py.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def test_perturb_equals_spec(engine: Engine) -> None:
 
 
 def test_move_equals_spec(engine: Engine) -> None:
-    """Also one step after the other; move_(once=True) of many seeds on the CPU: test_noise_once.py."""
+    """Also one step after the other; move_(once=True) of many seeds on the CPU: test_engine.py."""
 
     @engine.examples(400, 40)
     @given(

@@ -1,4 +1,4 @@
-"""What only the GPU engine can do wrong, on a GPU or in Triton's interpreter. Its bits: test_noise_engines.py."""
+"""What only the GPU engine can do wrong, on a GPU or in Triton's interpreter. Its bits: test_cpu.py."""
 
 from __future__ import annotations
 

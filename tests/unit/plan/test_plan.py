@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ import torch
 from hpcfed.config import load_recipe
 from hpcfed.errors import ConfigError
 from hpcfed.orbit import seal
-from hpcfed.plan.footprint import Memory
 from hpcfed.plan.plan import Speed, check_shapes, make_plan, parse_bytes, speed_of
 from hpcfed.train.build import build_run
 from hpcfed.train.round import State
@@ -24,24 +22,10 @@ from hpcfed.transport.launch import Launch
 from tests.support.command import ok, refused
 from tests.support.harness import environment
 from tests.support.plan_checks import CASES, MALLOC
-from tests.support.small import save_tiny_folder, tiny_config, tiny_sst2
+from tests.support.plans import planned
+from tests.support.small import save_tiny_folder, tiny_sst2
 
 SPEED = Speed(1e12, 1e9, "")
-
-
-@pytest.fixture(scope="module")
-def config_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with nothing but config.json."""
-    folder = tmp_path_factory.mktemp("config")
-    config = tiny_config("opt", 2, True, 8)
-    config.architectures = ["OPTForCausalLM"]
-    config.save_pretrained(folder)
-    assert [file.name for file in folder.iterdir()] == ["config.json"]
-    return folder
-
-
-def planned(folder: Path, *settings: str, tokens: int | None = 20) -> Any:
-    return make_plan(load_recipe("sst2-opt-125m", [f"model.name={folder}", *settings]), tokens)
 
 
 def test_memory_is_that_of_real_rounds(tmp_path: Path) -> None:
@@ -83,25 +67,6 @@ def _real(folder: Path) -> torch.nn.Module:
     return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
 
 
-def test_what_methods_keep(config_only: Path) -> None:
-    base = planned(config_only)
-    trained = 4 * base.trained
-    assert base.memory.kept == base.memory.host == base.memory.update == 0
-    adam = planned(config_only, "algorithm.update=optimizer", "algorithm.optimizer=Adam").memory
-    assert adam.kept == 2 * trained and adam.update >= trained
-    walks = ("algorithm.name=fedkseed", "algorithm.local_steps=2")
-    assert planned(config_only, *walks).memory.kept == trained
-    aside = planned(config_only, *walks, "algorithm.walk_copy=host")
-    assert (aside.memory.kept, aside.memory.host) == (0, trained)
-    assert aside.rank_memory(1, gpu=False) - aside.rank_memory(1, gpu=True) == trained
-    fedsgd = planned(config_only, "algorithm.name=fedsgd")
-    assert fedsgd.memory.host == 2 * trained + 24 and fedsgd.memory.forward > trained and fedsgd.orbit is None
-    fedavg = planned(config_only, "algorithm.name=fedavg", "algorithm.optimizer=Adam").memory
-    assert fedavg.kept >= 3 * trained and fedavg.host == fedsgd.memory.host
-    last = planned(config_only, 'algorithm.train_only=["*.final_layer_norm.*"]')
-    assert last.trained < base.trained and last.memory.scratch < base.memory.scratch
-
-
 def test_traffic_and_orbit_are_those_of_a_run(tmp_path: Path) -> None:
     model, data = save_tiny_folder(tmp_path, "opt"), tiny_sst2(tmp_path)
     settings = [f"model.name={model}", f"task.data={data}", "rounds=9", "clients.count=3", "clients.batch=4"]
@@ -133,12 +98,6 @@ def test_meshes(config_only: Path) -> None:
     with pytest.raises(ConfigError, match=r"mesh.shards=3: does not divide the 8 ranks; possible are 2 \(rows: 4\), 4"):
         check_shapes(three, shapes, None)
     assert {s.shards: s.problem for s in plan.shapes(3, 2, None, SPEED)}[3] == "a row would straddle nodes unevenly"
-
-
-def test_what_shards_divide() -> None:
-    whole = Memory(weights=100, scratch=1, kept=10, host=20, forward=5, update=3, evaluation=7)
-    assert whole.round == 136 and whole.total == 138
-    assert whole.shard(80, 4) == Memory(40, 1, 4, 8, 5, 1, 7)
 
 
 def test_shards_needed(config_only: Path) -> None:

@@ -1,47 +1,31 @@
-"""What a row computes does not depend on which groups it hosts, nor (to rounding) on micro-batches; evaluation too."""
+"""Slopes are central differences; they do not depend on which groups a row hosts, nor (to rounding) on micro-batches.
+
+A walk leaves no trace; and evaluation is done alike.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from hpcfed.clients import Pool
 from hpcfed.clock import Clock
-from hpcfed.config import ClientsConfig, Recipe, validate
+from hpcfed.config import validate
 from hpcfed.messages import Slopes, Steps
-from hpcfed.probe.hosted import Hosted
-from hpcfed.probe.slopes import ClientProbe
+from hpcfed.probe.slopes import ClientProbe, slopes_of
 from hpcfed.probe.trial import bound_probe
+from hpcfed.tasks.base import Batch
 from hpcfed.tasks.evaluate import evaluate
-from hpcfed.train.problem import build_problem
 from hpcfed.transport.solo import SoloTransport
-from tests.support.small import save_tiny_folder, tiny_sst2
+from hpcfed.weights import Weights
+from tests.support.oracle import LR, build
+from tests.support.probes import MU, forward_of, hosted_of, moved
+from tests.support.small import tiny_batch, tiny_model
 
-MU, STEPS = 1e-2, Steps(np.array([[5, 6]], np.uint64))
-
-
-def recipe_of(tmp, **clients) -> Recipe:
-    return validate(
-        {
-            "rounds": 1,
-            "model": {"name": str(save_tiny_folder(tmp, "opt"))},
-            "task": {"name": "sst2", "data": str(tiny_sst2(tmp))},
-            "clients": {"count": 6, "batch": 5, "group": 2} | clients,
-            "algorithm": {"lr": 1e-3},
-            "mesh": {"threads": 1},
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def problem(tmp_path_factory):
-    return build_problem(recipe_of(tmp_path_factory.mktemp("local")))
-
-
-def hosted_of(problem, groups: range, **limits) -> Hosted:
-    parts = np.array_split(np.arange(len(problem.task.train)), 6)
-    return Hosted(Pool(parts, 6, 2, 5, run_seed=3), problem.task, groups, ClientsConfig(**limits))
+STEPS = Steps(np.array([[5, 6]], np.uint64))
 
 
 def slopes(problem, groups: range, t: int, **limits) -> Slopes:
@@ -69,15 +53,6 @@ def test_micro_batches_change_slopes_by_rounding_only(problem, limits):
     assert clear.any() and np.array_equal(np.sign(cut)[clear], np.sign(whole)[clear])
 
 
-def test_micro_batches_keep_their_limits_and_every_example(problem):
-    hosted = hosted_of(problem, range(3), max_batch_tokens=40, max_batch_examples=4)
-    parts = list(hosted.micro_batches([0, 1], [hosted.pool.batch(k, 4) for k in (0, 1)]))
-    assert len(parts) > 2 and sum(len(slot) for _, slot in parts) == 10
-    for batch, slot in parts:
-        assert len(slot) <= 4 and (batch.inputs["input_ids"].numel() <= 40 or len(slot) == 1)
-    assert sorted(np.concatenate([slot for _, slot in parts])) == [0] * 5 + [1] * 5
-
-
 def test_a_row_without_groups_has_nothing_to_say(problem):
     nothing = slopes(problem, range(0), 0)
     assert nothing.clients == [] and nothing.values.shape == (0, 2) and nothing.losses.shape == (0,)
@@ -95,3 +70,59 @@ def test_evaluation_is_the_plain_mean_over_examples(problem):
             loss += float(task.losses(logits, batch)[0])
     assert score.value == right / len(examples) and score.examples == len(examples)
     assert score.loss == pytest.approx(loss / len(examples), rel=1e-5)
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    return nn.functional.cross_entropy(logits.float(), batch.label, reduction="none")
+
+
+def test_slopes_are_central_differences_of_each_clients_mean_loss():
+    model, inputs = tiny_model("vit"), tiny_batch("vit", rows=7)
+    batch, slot = Batch(inputs, torch.tensor([0, 1, 0, 1, 1, 0, 0])), np.array([0, 0, 1, 1, 1, 2, 2])
+    probe = bound_probe(inputs, model, forward_of(model), Weights(model), "gaussian")
+    found, level = slopes_of(probe, cross_entropy, [(batch, slot)], 3, [4, 9], MU)
+    for j, seed in enumerate((4, 9)):
+        up, down = (cross_entropy(forward_of(moved(model, seed, mu))(inputs), batch) for mu in (MU, -MU))
+        for k in range(3):
+            mine = torch.from_numpy(slot == k)
+            want = (up[mine].mean() - down[mine].mean()) / (2 * MU)
+            assert found[k, j] == pytest.approx(
+                float(want), rel=1e-2, abs=1e-3
+            )  # a difference of float32 losses / 2 mu
+    plain = cross_entropy(forward_of(model)(inputs), batch)
+    assert level == pytest.approx(
+        [float(plain[torch.from_numpy(slot == k)].mean()) for k in range(3)], rel=0.1, abs=0.01
+    )
+
+
+def test_micro_batches_give_the_same_slopes():
+    model, inputs = tiny_model("opt", head="sequence-classification"), tiny_batch("opt", rows=6)
+    labels, slot = torch.tensor([0, 1, 0, 1, 1, 0]), np.array([0, 0, 0, 1, 1, 1])
+    probe = bound_probe(inputs, model, forward_of(model), Weights(model), "gaussian")
+    whole, _ = slopes_of(probe, cross_entropy, [(Batch(inputs, labels), slot)], 2, [1], MU)
+    cuts = [slice(0, 2), slice(2, 5), slice(5, 6)]
+    parts = [(Batch({k: v[c] for k, v in inputs.items()}, labels[c]), slot[c]) for c in cuts]
+    cut, _ = slopes_of(probe, cross_entropy, parts, 2, [1], MU)
+    np.testing.assert_allclose(cut, whole, rtol=1e-2, atol=1e-3)
+
+
+def test_a_loss_that_is_not_finite_shows_as_a_slope_that_is_not():
+    model, inputs = tiny_model("vit"), tiny_batch("vit", rows=4)
+    inputs["pixel_values"][3] = torch.nan
+    probe = bound_probe(inputs, model, forward_of(model), Weights(model), "gaussian")
+    batch = Batch(inputs, torch.tensor([0, 1, 0, 1]))
+    found, _ = slopes_of(probe, cross_entropy, [(batch, np.array([0, 0, 1, 1]))], 2, [1], MU)
+    assert np.isfinite(found[0, 0]) and not np.isfinite(found[1, 0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("place", ["device", "host"])
+def test_a_walk_leaves_no_trace(monkeypatch, dtype: str, place: str):
+    algorithm = {"name": "zo-fedavg", "lr": LR, "local_steps": 20, "walk_copy": place}
+    run = build(monkeypatch, algorithm, model={"dtype": dtype})
+    before = run.problem.weights.fingerprint()
+    plan = run.method.plan(0, None)
+    found = run.clients.slopes(0, plan)
+    assert np.isfinite(found.values).all() and run.problem.weights.fingerprint() == before
+    first = run.clients.slopes(0, replace(plan, seeds=plan.seeds[:, :1], walk=plan.walk[:1]))
+    assert np.array_equal(first.values[:, 0], found.values[:, 0])

@@ -13,7 +13,8 @@ from hpcfed.errors import ConfigError
 from hpcfed.messages import Update
 from hpcfed.noise import spec
 from hpcfed.seeds import name_key
-from hpcfed.weights import Mover, Weights
+from hpcfed.weights import Mover, Weights, apply_
+from tests.support.small import tiny_model
 
 DTYPES = [(torch.float32, "nearest"), (torch.bfloat16, "stochastic"), (torch.float16, "nearest")]
 
@@ -61,6 +62,21 @@ def test_one_call_is_many_calls(dtype: torch.dtype, rounding: str):
         mover.apply([update])
     mover.apply([])
     assert bits(at_once) == bits(one_by_one) != bits(weights(dtype))
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_many_updates_in_one_call_are_as_many_calls(dtype, rounding):
+    one, many = tiny_model("roberta", dtype=dtype), tiny_model("roberta", dtype=dtype)
+    updates = [Update(np.array([s, s + 100], np.uint64), np.array([1e-2, -1e-3], np.float32), 1.0) for s in range(5)]
+    apply_(Weights(many), updates, "gaussian", rounding)
+    for update in updates:
+        apply_(Weights(one), [update], "gaussian", rounding)
+    assert (
+        Weights(one).fingerprint()
+        == Weights(many).fingerprint()
+        != Weights(tiny_model("roberta", dtype=dtype)).fingerprint()
+    )
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
