@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcfed.clients import Pool
-from hpcfed.config import ClientsConfig
 from hpcfed.transport.mesh import MeshShape
 
 
@@ -84,8 +82,3 @@ def test_every_example_gets_its_turn():
     p = pool([30], batch=10)
     seen = np.bincount(np.concatenate([p.batch(0, t) for t in range(300)]) // 3, minlength=30)
     assert seen.min() > 60 and seen.max() < 140  # 100 expected, standard deviation 8.2
-
-
-@pytest.mark.parametrize(("per_round", "size"), [(1.0, 20), (1, 1), (0.25, 5), (0.01, 1), (7, 7)])
-def test_per_round_is_a_number_or_a_fraction(per_round, size):
-    assert ClientsConfig(count=20, per_round=per_round).cohort == size

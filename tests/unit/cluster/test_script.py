@@ -104,9 +104,3 @@ def test_slurm_notation() -> None:
     assert array_ids("0-2,7,10-20:5%3") == [0, 1, 2, 7, 10, 15, 20]
     with pytest.raises(ConfigError):
         array_ids("0-4:0")
-
-
-def test_without_slurm_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    message = refused(*BASE[:-1], "--out", tmp_path / "run")
-    assert "no sinfo here" in message and "--dry-run shows the script" in message and not (tmp_path / "run").exists()

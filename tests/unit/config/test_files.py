@@ -1,4 +1,4 @@
-"""Recipes: what is wrong is said with its cure, and what is right survives TOML."""
+"""Recipes: what is wrong is said with its cure, and what is right survives TOML. Bounds are in test_settings.py."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcfed.config import Recipe, load_recipe, shipped, to_toml, validate
+from hpcfed.config import load_recipe, shipped, to_toml, validate
 from hpcfed.errors import ConfigError
+from tests.support.recipes import SMALLEST, refused
 
 TEXT = st.characters(exclude_categories=["Cs"])
-SMALLEST = {"rounds": 1, "model": {"name": "m"}, "task": {"name": "t"}, "algorithm": {"lr": 1e-3}}
-
-
-def refused(*overrides: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        load_recipe("digits", overrides)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
@@ -72,50 +66,6 @@ def test_unknown_setting_names_the_nearest(override, nearest):
     text = refused(override)
     assert "is not a setting" in text and "(known: " in text
     assert (f"did you mean {nearest}?" in text) if nearest else ("did you mean" not in text)
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("algorithm.lr=0", "algorithm.lr=0: input should be greater than 0"),
-        ("algorithm.lr=-1e-3", "algorithm.lr=-0.001: input should be greater than 0"),
-        ("algorithm.lr=nan", "algorithm.lr=nan: input should be a finite number"),
-        ("algorithm.lr=inf", "algorithm.lr=inf: input should be a finite number"),
-        ("algorithm.lr=fast", "algorithm.lr='fast': input should be a valid number"),
-        ("algorithm.mu=0", "algorithm.mu=0: input should be greater than 0"),
-        ("algorithm.mu=0.0", "algorithm.mu=0.0: input should be greater than 0"),
-        ("algorithm.directions=0", "algorithm.directions=0: input should be greater than or equal to 1"),
-        ("algorithm.final=2", "algorithm.final=2: input should be less than or equal to 1"),
-        ("algorithm.schedule=cosin", "algorithm.schedule='cosin': input should be 'constant', 'linear' or 'cosine'"),
-        ("algorithm.train_only=head", "algorithm.train_only='head': input should be a valid list"),
-        ("rounds=0", "rounds=0: input should be greater than or equal to 1"),
-        ("rounds=1.5", "rounds=1.5: input should be a valid integer"),
-        ("rounds=many", "rounds='many': input should be a valid integer"),
-        ("seed=-1", "seed=-1: input should be greater than or equal to 0"),
-        (f"seed={2**63}", "input should be less than 9223372036854775808"),
-        ("model.dtype=float64", "model.dtype='float64': input should be 'float32', 'bfloat16' or 'float16'"),
-        ("model=3", "model=3: input should be a valid dictionary"),
-        ("clients.count=0", "clients.count=0: input should be greater than or equal to 1"),
-        ("clients.beta=0", "clients.beta=0: input should be greater than 0"),
-        ("mesh.shards=0", "mesh.shards=0: input should be greater than or equal to 1"),
-    ],
-)
-def test_wrong_values_are_named(override, message):
-    assert message in refused(override)
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "0.0", "1.5", "11", "half"])
-def test_per_round_is_a_number_of_clients_or_a_fraction(value):
-    assert "clients.per_round" in refused(f"clients.per_round={value}")
-
-
-@pytest.mark.parametrize(("value", "cohort"), [("1", 1), ("10", 10), ("1.0", 10), ("0.25", 2), ("0.01", 1)])
-def test_cohort(value, cohort):
-    assert load_recipe("digits", [f"clients.per_round={value}"]).clients.cohort == cohort
-
-
-def test_natural_partition_needs_a_column():
-    assert "clients.id_column must name" in refused("clients.partition=natural")
 
 
 def test_all_that_is_wrong_is_said_at_once():
@@ -176,35 +126,5 @@ def test_unreadable_recipe(tmp_path, raw):
         load_recipe(str(file))
 
 
-def test_rounding_follows_the_dtype():
-    for dtype, auto in (("float32", "nearest"), ("bfloat16", "stochastic"), ("float16", "stochastic")):
-        assert load_recipe("digits", [f"model.dtype={dtype}"]).rounding == auto
-    assert load_recipe("digits", ["model.dtype=bfloat16", "algorithm.rounding=nearest"]).rounding == "nearest"
-
-
-def test_a_recipe_cannot_be_changed():
-    recipe = validate(SMALLEST)
-    with pytest.raises(ValueError, match="frozen"):
-        recipe.rounds = 2  # type: ignore[misc]
-    assert recipe == Recipe.model_validate(SMALLEST)
-
-
-@pytest.mark.parametrize("override", ["algorithm.lr=true", "seed=false", "clients.per_round=true", "model.name=true"])
-def test_true_and_false_are_no_numbers(override):
-    assert "true and false" in refused(override)
-
-
 def test_a_choice_of_types_is_one_message():
     assert refused("clients.per_round=half").count("clients.per_round") == 1
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["mesh.shards=2"], "mesh.graphs=true: with mesh.shards=2 a forward pass waits for other ranks"),
-        (["algorithm.name=fedsgd"], "mesh.graphs=true: fedsgd does not probe"),
-    ],
-)
-def test_graphs_are_for_probes_of_one_rank(overrides, message):
-    assert load_recipe("digits", ["mesh.graphs=true", "mesh.device=cpu"]).mesh.graphs  # of no effect, and no fault
-    assert message in refused("mesh.graphs=true", *overrides)

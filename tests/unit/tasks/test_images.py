@@ -95,17 +95,6 @@ def test_a_crop_is_taken_from_the_centre():
     assert image.size == (16, 16) and (np.asarray(image) == 200).all()
 
 
-def test_digits_come_with_the_package(vit):
-    task = open_task(vit, name="digits")
-    batch = task.collate([task.train[i] for i in range(3)])
-    assert batch.inputs["pixel_values"].shape == (3, 1, 8, 8) and list(task.splits) == ["test"]
-    assert open_task(vit, name="digits", few_shot=2).train.labels.tolist().count(7) == 2
-    with pytest.raises(ConfigError, match="digits come with the package"):
-        open_task(vit, name="digits", data="somewhere")
-    with pytest.raises(DataError, match="did you mean test"):
-        open_task(vit, name="digits", eval_splits=["tests"])
-
-
 def test_what_is_wrong_with_images_is_named(tmp_path, vit):
     folder = make_images(tmp_path)
     (folder / "train" / "dog" / "0.png").write_bytes((folder / "train" / "dog" / "0.png").read_bytes()[:40])

@@ -11,17 +11,15 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import huggingface_hub
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hpcfed.errors import ConfigError, DataError
+from hpcfed.errors import DataError
 from hpcfed.tasks.load import open_splits
-from tests.support.small import save_tiny_folder, sentences, tiny_sst2, write_jsonl
+from tests.support.rows import ROWS, same
+from tests.support.small import save_tiny_folder, tiny_sst2, write_jsonl
 from tests.support.tasks import open_task
-
-ROWS = sentences(6, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +45,6 @@ WRITERS = {
 }
 
 
-def same(a, b) -> bool:
-    return len(a) == len(b) and all(np.array_equal(a[i]["input_ids"], b[i]["input_ids"]) for i in range(len(a)))
-
-
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_every_file_format_gives_the_same_examples(tmp_path, opt, suffix):
     for split in ("train", "validation"):
@@ -72,55 +66,10 @@ def test_files_patterns_and_shards(tmp_path, opt):
     assert whole.splits["train"] is whole.train  # read and encoded once
 
 
-def test_other_columns_and_named_labels(tmp_path, opt):
-    rows = [{"text": r["sentence"], "verdict": ["negative", "positive"][r["label"]]} for r in ROWS]
-    data = write_jsonl(tmp_path / "train.jsonl", rows)
-    task = open_task(opt, name="sst2", data=str(data), eval_splits=["train"], text=["text"], label="verdict")
-    assert task.train.labels.tolist() == [row["label"] for row in ROWS]
-
-
-def test_a_custom_task_takes_everything_from_the_recipe_and_the_data(tmp_path, opt):
-    rows = [{"a": "the film", "b": "the plot", "kind": k, "who": f"p{i % 3}"} for i, k in enumerate("xyzxyz")]
-    data = write_jsonl(tmp_path / "train.jsonl", rows)
-    settings = {"name": "custom", "data": str(data), "eval_splits": ["train"], "text": ["a", "b"], "label": "kind"}
-    head = open_task(opt, owners="who", **settings)
-    assert head.labels == ["x", "y", "z"] and head.train.labels.tolist() == [0, 1, 2] * 2 and head.head_rows is None
-    assert head.train.owners.tolist() == ["p0", "p1", "p2"] * 2
-    asked = open_task(opt, **settings, prompt="{a} and {b}? {verbalizer}", verbalizers=["Yes", "No", "Maybe"])
-    assert len(asked.head_rows) == 3 and asked.keep_last == 1
-
-
 def test_na_and_null_are_words_in_csv(tmp_path, opt):
     (tmp_path / "train.csv").write_text("sentence,label\nNA,1\nnull,0\n")
     task = open_task(opt, name="sst2", data=str(tmp_path), eval_splits=["train"])
     assert len(task.train) == 2
-
-
-def test_truth_values_are_labels_and_unlabelled_rows_are_left_out(tmp_path, opt):
-    rows = [{"passage": "the film", "question": "is it great", "answer": a} for a in (True, False)]
-    data = write_jsonl(tmp_path / "train.jsonl", rows)
-    task = open_task(opt, name="boolq", data=str(data), eval_splits=["train"], label="answer")
-    assert task.train.labels.tolist() == [1, 0]
-    rows = [{"premise": "a", "hypothesis": "b", "label": label} for label in (2, -1, 0)]
-    data = write_jsonl(tmp_path / "snli" / "train.jsonl", rows)
-    assert open_task(opt, name="snli", data=str(data), eval_splits=["train"]).train.labels.tolist() == [2, 0]
-
-
-def test_few_shot_takes_k_a_class_by_seed(tmp_path, opt):
-    data = str(tiny_sst2(tmp_path))
-    first, again, other = (
-        open_task(opt, name="sst2", data=data, few_shot=4, few_shot_seed=seed).train for seed in (13, 13, 21)
-    )
-    assert np.bincount(first.labels).tolist() == [4, 4] and same(first, again) and not same(first, other)
-    with pytest.raises(DataError, match=r"task.few_shot=400: .* has only \d+ examples of class 'negative'"):
-        open_task(opt, name="sst2", data=data, few_shot=400)
-
-
-def test_limits_draw_a_part_of_each_split(tmp_path, opt):
-    data = str(tiny_sst2(tmp_path))
-    task = open_task(opt, name="sst2", data=data, train_limit=10, eval_limit=5, eval_splits=["validation", "test"])
-    assert [len(task.train), *map(len, task.splits.values())] == [10, 5, 5]
-    assert len(open_task(opt, name="sst2", data=data, train_limit=10_000).train) == 64
 
 
 BAD_LINES = [
@@ -171,26 +120,6 @@ def test_a_csv_line_with_too_many_fields_is_named(tmp_path, opt):
     (tmp_path / "train.csv").write_text("sentence,label\na,1\nb,0,3\n")
     with pytest.raises(DataError, match=r"train\.csv, line 3: "):
         open_task(opt, name="sst2", data=str(tmp_path), eval_splits=["train"])
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "words"),
-    [
-        ({"text": ["sentense"]}, DataError, ["'sentense'", "did you mean sentence?", "task.text"]),
-        ({"label": "lable"}, DataError, ["'lable'", "did you mean label?", "task.label"]),
-        ({"eval_splits": ["validaton"]}, DataError, ["'validaton'", "did you mean validation?"]),
-        ({"train_split": "trian"}, DataError, ["'trian'", "did you mean train?"]),
-        ({"name": "sst3"}, ConfigError, ["'sst3' is not a task", "did you mean sst5?"]),
-        ({"name": "cifar10"}, ConfigError, ["about images"]),
-        ({"text": ["a", "b"]}, ConfigError, ["1 text columns"]),
-        ({"name": "custom", "text": ["sentence"], "form": "prompt"}, ConfigError, ["task.prompt and task.verbalizers"]),
-        ({"name": "custom"}, ConfigError, ["task.text"]),
-    ],
-)
-def test_wrong_names_come_with_the_right_ones(tmp_path, opt, settings, error, words):
-    with pytest.raises(error) as raised:
-        open_task(opt, **({"name": "sst2", "data": str(tiny_sst2(tmp_path))} | settings))
-    assert all(word in str(raised.value) for word in words), raised.value
 
 
 def test_unlabelled_splits_and_mixed_or_missing_folders(tmp_path, opt):

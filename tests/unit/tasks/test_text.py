@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from hpcfed.config import ModelConfig
 from hpcfed.errors import ConfigError
 from hpcfed.model import load_model, load_processor
+from hpcfed.tasks.text import _shortened
 from tests.support.small import save_tiny_folder, tiny_model, tiny_sst2, tiny_tokenizer, write_jsonl
 from tests.support.tasks import logits_of, open_model, open_task
 
@@ -144,18 +145,6 @@ def test_settings_that_do_not_fit_are_named(tmp_path, kind, settings, words):
     assert all(word in str(raised.value) for word in words), raised.value
 
 
-@pytest.mark.parametrize(("kind", "form"), [("opt", "prompt"), ("roberta", "prompt"), ("roberta", "head")])
-def test_a_batch_knows_its_tokens_unless_padding_is_rare(tmp_path, kind, form):
-    folder, data = save_tiny_folder(tmp_path, kind), tiny_sst2(tmp_path)
-    task = open_task(folder, name="sst2", data=str(data), form=form)
-    by_length = sorted((task.train[i] for i in range(64)), key=task.tokens)
-    mixed, alike = task.collate([by_length[0], by_length[-1]]), task.collate(by_length[-1:] * 2)
-    mask, real = mixed.inputs["attention_mask"].flatten(), mixed.real
-    assert real is not None and 8 * len(real) < 7 * len(mask)
-    assert len(real) == len(set(real.tolist())) and mask[real].sum() == mask.sum() > 15 / 16 * len(real)
-    assert alike.real is None
-
-
 def test_a_tokenizer_without_pad_token_names_the_setting_that_cures_it(tmp_path):
     folder, data = save_tiny_folder(tmp_path, "llama", pad=False), tiny_sst2(tmp_path)
     with pytest.raises(ConfigError, match=r"no pad token.*model.pad_token='</s>'"):
@@ -181,3 +170,12 @@ def test_positions_of_roberta_leave_out_the_padding_offset(tmp_path):
     folder = save_tiny_folder(tmp_path, "roberta")
     assert load_processor(ModelConfig(name=str(folder)), "masked-lm").model_max_length == 128
     assert tiny_model("roberta").config.max_position_embeddings == 130
+
+
+def test_only_tokens_inside_the_columns_are_dropped_from_the_longest_end():
+    offsets = [(0, 0), (0, 2), (2, 4), (4, 6), (6, 7), (7, 9), (9, 11), (11, 12), (0, 0)]
+    spans = [(0, 6), (7, 11)]
+    assert _shortened(offsets, spans, 9) == list(range(9))
+    assert _shortened(offsets, spans, 8) == [0, 1, 2, 4, 5, 6, 7, 8]
+    assert _shortened(offsets, spans, 4) == [0, 4, 7, 8]
+    assert _shortened(offsets, spans, 2) == [0, 4, 7, 8]  # no shorter than the words around the columns

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from hpcfed.errors import ConfigError, HpcfedError
-from hpcfed.messages import Outcome
+from hpcfed.errors import ConfigError
 from hpcfed.orbit import read_journal
-from hpcfed.runs.agreement import pairs
 from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.record import FolderRecord
 from hpcfed.tasks.evaluate import Score
-from hpcfed.train.log import log_round
 from hpcfed.train.loop import train
 from hpcfed.train.resume import resume
-from hpcfed.train.round import WINDOW, State
+from hpcfed.train.round import State
 from hpcfed.train.run import OrbitRun
-from hpcfed.transport.base import together
 from hpcfed.transport.solo import SoloTransport
 from tests.support.toy import ROUNDS, toy_run
 
@@ -187,44 +181,3 @@ def test_what_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     ):
         resumed(tmp_path, run)
     assert (tmp_path / "journal").read_bytes() == journal
-
-
-def test_the_window_of_the_sign_error_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    run, state = recorded(tmp_path, toy_run(monkeypatch)), State()
-    sums, cast = np.array([3], np.int32), np.array([5], np.int32)
-    with run.record as record:
-        record.begin(500, 0, False)
-        for t in range(WINDOW + 30):
-            state.t = t + 1
-            log_round(run, state, Outcome(1.0, sums=sums, cast=cast), last=False)
-    records = run.record.records()
-    run.record.close()
-    assert len(state.pairs) == WINDOW and set(state.pairs) == {pairs(sums, cast)}
-    assert records[-1]["sign_error"] == pytest.approx((1 - math.sqrt(pairs(sums, cast))) / 2)
-
-
-def test_what_the_probe_notes_is_said_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = toy_run(monkeypatch, mesh={"graphs": True})
-    run.record = FolderRecord(RunFolder.create(tmp_path, "rounds = 1\n", {}))
-    graphs = run.probe.graphs
-    assert graphs
-    graphs.notes.append("mesh.graphs: a note")
-    with run.record as record:
-        record.begin(500, 0, False)
-        for t in range(2):
-            log_round(run, State(t + 1), Outcome(1.0), last=False)
-    run.record.close()
-    said = "".join(capsys.readouterr())
-    assert said.count("mesh.graphs: a note") == 1 and not graphs.notes
-
-
-def test_together_says_what_went_wrong():
-    assert together(SoloTransport(), lambda: 7) == 7
-
-    def fails() -> None:
-        raise HpcfedError("a reason")
-
-    with pytest.raises(ConfigError, match="a reason"):
-        together(SoloTransport(), fails)

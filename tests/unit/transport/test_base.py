@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpcfed.errors import ConfigError
+from hpcfed.errors import ConfigError, HpcfedError
 from hpcfed.messages import Ballots
-from hpcfed.transport.base import _row_names, agree, check_same
+from hpcfed.transport.base import _row_names, agree, check_same, together
 from hpcfed.transport.solo import SoloTransport
 
 
@@ -48,3 +48,13 @@ def test_a_sum_in_place_takes_what_it_can_write_in_one_piece() -> None:
 
 def test_rows_are_named_in_runs() -> None:
     assert [_row_names(rows) for rows in ([3], [0, 1, 2, 5], [1, 3])] == ["row 3", "rows 0-2, 5", "rows 1, 3"]
+
+
+def test_together_says_what_went_wrong():
+    assert together(SoloTransport(), lambda: 7) == 7
+
+    def fails() -> None:
+        raise HpcfedError("a reason")
+
+    with pytest.raises(ConfigError, match="a reason"):
+        together(SoloTransport(), fails)

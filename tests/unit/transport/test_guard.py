@@ -1,0 +1,68 @@
+"""What a failing rank prints, and how it ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcfed.errors import ConfigError
+from hpcfed.transport.base import PeerLostError
+from hpcfed.transport.guard import fail, guard
+from hpcfed.transport.launch import Launch
+from hpcfed.transport.solo import SoloTransport
+
+
+def said(where: SoloTransport | Launch, error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as ended:
+        fail(where, error)
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_a_users_fault_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(SoloTransport(), ConfigError("lr=0 moves nothing"), capsys) == (1, "hpcfed: lr=0 moves nothing\n")
+    code, text = said(Launch("torchrun", 1, 2), PeerLostError("lost row 0"), capsys)
+    assert (code, text) == (1, "hpcfed: rank 1: lost row 0\n")
+
+
+def test_our_own_fault_brings_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(SoloTransport(), AssertionError("3 != 4"), capsys)
+    assert (
+        code == 1 and text.startswith("hpcfed: AssertionError: 3 != 4\n") and text.endswith("AssertionError: 3 != 4\n")
+    )
+
+
+def test_an_error_of_all_rows_is_said_by_row_0_only(capsys: pytest.CaptureFixture[str]) -> None:
+    transport = SoloTransport()
+    error = transport.everywhere(ConfigError("too few groups"))
+    assert said(transport, error, capsys) == (1, "hpcfed: too few groups\n")
+    transport.rank = 1
+    assert said(transport, error, capsys) == (1, "")
+
+
+@pytest.mark.parametrize(("code", "ends"), [(None, None), (0, 0), (7, 7), ("no", 1)])
+def test_exit_statuses_pass_through(code: object, ends: object, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, guard(SoloTransport()):
+        raise SystemExit(code)
+    assert ended.value.code == ends
+    assert capsys.readouterr().err == ("hpcfed: no\n" if code == "no" else "")
+
+
+def test_an_interrupt_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(SoloTransport(), KeyboardInterrupt(), capsys) == (130, "hpcfed: interrupted\n")
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's, of a GPU."""
+
+
+def test_a_gpu_that_is_full_says_what_to_lower(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(SoloTransport(), OutOfMemoryError("CUDA out of memory.\nTried to allocate"), capsys)
+    assert code == 1 and text.startswith("hpcfed: CUDA out of memory.; lower clients.max_batch_tokens or clients.batch")
+    assert "Traceback" not in text
+
+
+def test_a_block_that_ends_well_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with guard(SoloTransport()), guard(Launch()):
+        pass
+    with pytest.raises(SystemExit) as ended, guard(Launch("torchrun", 0, 2)):
+        raise ConfigError("no data")
+    assert ended.value.code == 1 and capsys.readouterr() == ("", "hpcfed: rank 0: no data\n")

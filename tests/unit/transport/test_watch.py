@@ -1,0 +1,36 @@
+"""Who is let onto the line on which rows notice one another's end; tests/ranks/test_transport.py kills some."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import torch.distributed as dist
+
+from hpcfed.transport.watch import _accept, _connect, _receive, _send
+
+HOST = "127.0.0.1"
+
+
+def test_every_row_is_known_once_and_strangers_are_hung_up_on() -> None:
+    store = dist.HashStore()
+    with ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(_accept, store, 3, HOST, 30.0)
+        port = int(store.get("watch").decode().split()[1])
+        lines = [*_connect(store, 1, 30.0)]
+        # Nothing, another protocol, row 0 itself, a row beyond the last, and row 1 once more.
+        for said in (b"", b"GET ", *(row.to_bytes(4, "little") for row in (0, 3, 1))):
+            with socket.create_connection((HOST, port), 30.0) as stranger:
+                stranger.sendall(said)
+                stranger.shutdown(socket.SHUT_WR)
+                assert stranger.recv(1) == b""
+        lines += _connect(store, 2, 30.0)
+        peers = accepted.result(30.0)
+    assert sorted(peers.values()) == [1, 2]
+    for peer, row in peers.items():  # row 0 says which row is lost to each of the others
+        _send(peer, 2)
+        assert _receive(lines[row - 1]) == b"\2\0\0\0"
+        peer.close()
+        assert _receive(lines[row - 1]) == b""  # and if it dies itself, they see that
+        _send(lines[row - 1], 1)  # to nobody: no error
+        lines[row - 1].close()
