@@ -5,15 +5,18 @@ TORCH ?= torch
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+.NOTPARALLEL:
 .PHONY: demo test unit ranks mpi slurm gpu check setup clean
 
 demo: .venv/ready
 	torchrun --standalone --nproc-per-node 2 -m hpcfed train digits --out runs/demo --force
 
-test: .venv/ready check
-	python -m pytest
+test: .venv/ready check unit ranks mpi slurm gpu
 
-unit ranks mpi slurm gpu: .venv/ready
+unit: .venv/ready
+	python -m pytest tests/unit --numprocesses 2 --dist worksteal
+
+ranks mpi slurm gpu: .venv/ready
 	python -m pytest tests/$@
 
 check: .venv/ready

@@ -25,7 +25,6 @@ from hpcfed.train.build import build_pool
 from hpcfed.train.problem import build_problem
 from hpcfed.train.replay import replay_into
 from hpcfed.weights import Weights
-from tests.ranks.test_elastic import ONE_HOST, ended, job, kill, rounds
 from tests.support import shard_checks
 from tests.support.harness import fails, launch, mpirun
 from tests.support.shard_checks import DTYPES, FAMILIES, LAUNCHES, LONG, PLACES, ROUNDS, VARIANTS, killed, recipe_of
@@ -38,6 +37,7 @@ from tests.support.small import (
     tiny_tokenizer,
     write_jsonl,
 )
+from tests.support.torchrun import ONE_HOST, ended, job, kill, rounds
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -153,6 +153,33 @@ def test_words_need_the_standard_library_and_numpy_only(name):
     assert tops <= {*sys.stdlib_module_names, *({"numpy"} if name in ("clock", "messages") else ())}
 
 
+TESTS = Path(__file__).parents[1]
+#: Modules whose tests are not in the file of their name, and where they are.
+ELSEWHERE = {
+    "noise.cpu_draw": "unit/noise/test_cpu.py",
+    "noise.cpu_formats": "unit/noise/test_cpu.py",
+    "noise.cpu_hash": "unit/noise/test_cpu.py",
+    "noise.jit": "unit/noise/test_cpu.py",
+    "transport.mpi": "mpi/test_transport_mpi.py",  # it needs a launcher
+}
+
+
+def test_tests_are_where_their_module_says():
+    modules = {module_of(file): file.relative_to(ROOT) for file in FILES if not file.stem.startswith("__")}
+    own = {module: f"unit/{path.parent}/test_{path.name}" for module, path in modules.items()}
+    assert not {module for module in ELSEWHERE if module not in own or (TESTS / own[module]).exists()}, (
+        "ELSEWHERE is old"
+    )
+    missing = {module: file for module, file in {**own, **ELSEWHERE}.items() if not (TESTS / file).is_file()}
+    assert not missing, f"no tests of {missing}"
+
+
+def test_what_two_tests_need_is_in_support():
+    shared = re.compile(r"^\s*(?:from|import) tests\.(?!support\b)\w+", re.MULTILINE)
+    assert not {str(file): found for file in TESTS.rglob("*.py") if (found := shared.findall(file.read_text("utf-8")))}
+    assert shared.search("from tests.ranks.test_train import ROUNDS") and not shared.search("import tests.support.toy")
+
+
 def test_the_test_sees_what_it_should(tmp_path):
     assert "mpi4py" in {name.partition(".")[0] for name in imports(ROOT / "transport" / "mpi.py")}  # inside a function
     assert {ours(name) for name in imports(ROOT / "train" / "build.py")} >= {"clients", "probe", "transport"}
