@@ -4,7 +4,7 @@
     result = hpcfed.train(recipe, out="runs/first")           .summary, .orbit, .model
     hpcfed.evaluate("runs/first")                             {"test": Score(value=..., loss=..., examples=...)}
     hpcfed.replay("runs/first", base="digits-vit").model      the same model from its orbit alone
-    hpcfed.read_orbit("runs/first")                           .header, .rounds, .payloads
+    hpcfed.read_orbit("runs/first")                           .header, .rounds, .decisions
 
 The hpcfed command is a thin layer over these. They load torch when they are first used, not on import.
 """

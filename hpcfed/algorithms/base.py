@@ -81,7 +81,7 @@ def directions(run_seed: int, t: int, count: int, slots: Sequence[int] | None = 
 
 
 def expect_width(header: Header, *shape: int) -> None:
-    """Raise ValueError unless a payload holds as many floats; a stranger's settings must not make us draw a billion."""
+    """ValueError unless a decision holds as many floats: a stranger's settings must not make us draw a billion."""
     counts = all(type(n) is int and n > 0 for n in shape)
     if header.payload != "floats" or not counts or math.prod(shape) != header.width:
         raise ValueError(f"{header.width} {header.payload} a round where {shape} floats belong")
@@ -114,7 +114,7 @@ def pack_floats(values: np.ndarray) -> bytes:
     return np.where(np.isfinite(values), values, np.float32(np.nan)).astype("<f4").tobytes()
 
 
-def unpack_floats(payload: bytes, *shape: int) -> np.ndarray:
-    """float32 of `shape` from a payload, NaN where a client abstained."""
-    values = np.frombuffer(payload, "<f4").astype(np.float32).reshape(shape)
+def unpack_floats(decision: bytes, *shape: int) -> np.ndarray:
+    """float32 of `shape` from a decision, NaN where a client abstained."""
+    values = np.frombuffer(decision, "<f4").astype(np.float32).reshape(shape)
     return np.where(np.isfinite(values), values, np.float32(np.nan))  # an orbit of a stranger may hold infinities

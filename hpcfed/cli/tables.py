@@ -55,7 +55,7 @@ def orbit_table(orbit: Orbit, stream: TextIO | None = None) -> None:
         "file": str(orbit.path),
         "algorithm": f"{h.algorithm}, {_many(h.directions, 'direction')} a round, run seed {h.run_seed}",
         "rounds": count(orbit.rounds),
-        "payload": f"{size(math.ceil(orbit.rounds * bits / 8))}, {_many(bits, 'bit')} a round",
+        "decisions": f"{size(math.ceil(orbit.rounds * bits / 8))}, {_many(bits, 'bit')} a round",
         "base model": f"{h.base_model} ({h.kind}, {h.dtype})",
         "base fingerprint": h.base_fingerprint,
         "fingerprint": orbit.fingerprint or "- (a journal has none)",

@@ -1,9 +1,9 @@
 """What an orbit says about itself, and how the decisions of a round become bytes.
 
-An orbit is a header and one payload of fixed size a round. The header names everything that replay needs beside
+An orbit is a header and one decision of fixed size a round. The header names everything that replay needs beside
 the base model; it is canonical JSON, so equal headers are equal bytes and a hash of it means something.
 
-Legend   q: directions a round.  signs: q votes in {-1, +1}, bit i of the payload (least significant bit of byte 0
+Legend   q: directions a round.  signs: q votes in {-1, +1}, bit i of the decision (least significant bit of byte 0
          first) is set when direction i was decided +1, unused bits are 0.  floats: `width` little-endian float32.
 Promise  whatever the bytes, loading gives a valid Header or an OrbitError; nothing is executed or unpickled.
 """
@@ -44,13 +44,13 @@ _ALGORITHM = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 @dataclass(frozen=True)
 class Header:
-    """Everything but the base model that the payloads need to become weights; raises OrbitError if it cannot be true.
+    """Everything but the base model that the decisions need to become weights; raises OrbitError if it cannot be true.
 
     algorithm: recipe name.  run_seed: 64 bit.  directions: q.  lr: step size of round 0 after warm-up.
     schedule: name, warmup (rounds), rounds (planned), final (lr at the end, as the schedule defines it).
     base_model: see `public_name`.  base_fingerprint, layout_hash: 32 hex digits.  train_only: name patterns.
     kind, labels: what the base model is loaded as, and the names of a classifier's classes.
-    settings: what else the algorithm needs to know, as its file says; "width": floats in a payload (default: q).
+    settings: what else the algorithm needs to know, as its file says; "width": floats in a decision (default: q).
     """
 
     algorithm: str
@@ -97,20 +97,20 @@ class Header:
 
     @property
     def width(self) -> int:
-        """Signs or floats in one round's payload."""
+        """Signs or floats in one round's decision."""
         return int(self.settings.get("width", self.directions)) if self.payload == "floats" else self.directions
 
     @property
     def round_bytes(self) -> int:
-        """Size of one round's payload."""
+        """Size of one round's decision."""
         return (self.width + 7) // 8 if self.payload == "signs" else 4 * self.width
 
-    def payload_problem(self, payload: bytes) -> str | None:
-        """What is wrong with one round's payload, or None."""
-        if len(payload) != self.round_bytes:
-            return f"has {len(payload)} bytes, where {self.width} {self.payload} take {self.round_bytes}"
+    def decision_problem(self, decision: bytes) -> str | None:
+        """What is wrong with one round's decision, or None."""
+        if len(decision) != self.round_bytes:
+            return f"has {len(decision)} bytes, where {self.width} {self.payload} take {self.round_bytes}"
         spare = -self.directions % 8
-        if self.payload == "signs" and payload[-1] >> (8 - spare):
+        if self.payload == "signs" and decision[-1] >> (8 - spare):
             return f"sets bits beyond its {self.directions} directions"
         return None
 
@@ -180,9 +180,9 @@ def pack_signs(signs: np.ndarray) -> bytes:
     return np.packbits(np.asarray(signs) > 0, bitorder="little").tobytes()
 
 
-def unpack_signs(payload: bytes, directions: int) -> np.ndarray:
-    """int8 [q] in {-1, +1} from the payload of one round."""
-    bits = np.unpackbits(np.frombuffer(payload, np.uint8), count=directions, bitorder="little")
+def unpack_signs(decision: bytes, directions: int) -> np.ndarray:
+    """int8 [q] in {-1, +1} from the decision of one round."""
+    bits = np.unpackbits(np.frombuffer(decision, np.uint8), count=directions, bitorder="little")
     return bits.astype(np.int8) * np.int8(2) - np.int8(1)
 
 

@@ -1,7 +1,7 @@
 """The live orbit: an append-only file that holds every decision before it moves a weight.
 
 Format (little endian)   magic "hpcfedJ1" | uint32 n | header JSON [n] | uint32 crc
-                         then a record a round: uint64 t | payload [header.round_bytes] | uint32 crc
+                         then a record a round: uint64 t | decision [header.round_bytes] | uint32 crc
 A record's crc32 goes on from the crc of the header, so a record of another run does not pass for one of this run.
 
 Promise  A process that dies at any moment loses nothing that `append` returned from: every record is one write().
@@ -35,7 +35,7 @@ _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 @dataclass(frozen=True)
 class _Contents:
     header: Header
-    payloads: list[bytes]
+    decisions: list[bytes]
     crc: int  # of the header; every record's crc starts from it
     good: int  # bytes up to the end of the last intact record
     repaired: str | None
@@ -44,12 +44,12 @@ class _Contents:
 class Journal:
     """A journal open for appending. Only one process may have it open: the run folder's lock sees to that.
 
-    header, payloads: as on disk.  repaired: what was cut off on opening, or None.
+    header, decisions: as on disk.  repaired: what was cut off on opening, or None.
     """
 
     def __init__(self, path: Path, contents: _Contents, sync_seconds: float) -> None:
         self.path, self.header, self.repaired = path, contents.header, contents.repaired
-        self.payloads = contents.payloads
+        self.decisions = contents.decisions
         self._crc, self._size, self._sync_seconds = contents.crc, contents.good, sync_seconds
         self._synced_at, self._dirty = time.monotonic(), False
         try:
@@ -90,20 +90,20 @@ class Journal:
     @property
     def rounds(self) -> int:
         """Number of rounds in the journal, which is the next round's t."""
-        return len(self.payloads)
+        return len(self.decisions)
 
-    def append(self, t: int, payload: bytes) -> None:
+    def append(self, t: int, decision: bytes) -> None:
         """Put round t = `rounds` on record; after an OrbitError (disk full, ...) what is on disk is a valid journal."""
         assert t == self.rounds, f"round {t} appended to a journal of {self.rounds} rounds"
-        assert (problem := self.header.payload_problem(payload)) is None, problem
-        record = _U64.pack(t) + payload
+        assert (problem := self.header.decision_problem(decision)) is None, problem
+        record = _U64.pack(t) + decision
         record += _U32.pack(zlib.crc32(record, self._crc))
         try:
             write_all(self._fd, record)
         except OSError as error:
             raise self._failed(t, error) from None
         self._size += len(record)
-        self.payloads.append(bytes(payload))
+        self.decisions.append(bytes(decision))
         self._dirty = True
         if time.monotonic() - self._synced_at >= self._sync_seconds:
             self.sync()
@@ -145,7 +145,7 @@ class Journal:
 
 
 def read_journal(path: str | Path) -> tuple[Header, list[bytes], str | None]:
-    """Header, payloads and what a torn tail lost (or None), without touching the file."""
+    """Header, decisions and what a torn tail lost (or None), without touching the file."""
     path = Path(path)
     return parse_journal(path, read_regular(path, "journal"))
 
@@ -153,7 +153,7 @@ def read_journal(path: str | Path) -> tuple[Header, list[bytes], str | None]:
 def parse_journal(path: Path, raw: bytes) -> tuple[Header, list[bytes], str | None]:
     """As `read_journal`, from the bytes of the file."""
     contents = _parse(path, raw)
-    return contents.header, contents.payloads, contents.repaired
+    return contents.header, contents.decisions, contents.repaired
 
 
 def _cure(error: OSError) -> str:
@@ -165,21 +165,21 @@ def _cure(error: OSError) -> str:
 def _parse(path: Path, raw: bytes) -> _Contents:
     header, crc, start = _parse_header(path, raw)
     size = 12 + header.round_bytes
-    payloads: list[bytes] = []
+    decisions: list[bytes] = []
     end = start
     while end + size <= len(raw):
         t, intact = _record(raw, end, size, crc)
         if not intact:
             break
-        payload, k = raw[end + 8 : end + size - 4], len(payloads)
-        problem = f"is of round {t}" if t != k else header.payload_problem(payload)
+        decision, k = raw[end + 8 : end + size - 4], len(decisions)
+        problem = f"is of round {t}" if t != k else header.decision_problem(decision)
         if problem:
             raise OrbitError(f"{path}: record {k} (byte {end}) {problem}; {_kept(k, end)}")
-        payloads.append(payload)
+        decisions.append(decision)
         end += size
     if end == len(raw):
-        return _Contents(header, payloads, crc, end, None)
-    k = len(payloads)
+        return _Contents(header, decisions, crc, end, None)
+    k = len(decisions)
     if (later := _next_intact(raw, end, size, crc, k)) is not None:
         where, t = later
         raise OrbitError(
@@ -187,7 +187,7 @@ def _parse(path: Path, raw: bytes) -> _Contents:
             f"this is no torn tail; {_kept(k, end)}"
         )
     kept = f"rounds 0..{k - 1} are intact" if k else "no round was complete"
-    return _Contents(header, payloads, crc, end, f"{path}: a torn tail of {len(raw) - end} bytes was dropped; {kept}")
+    return _Contents(header, decisions, crc, end, f"{path}: a torn tail of {len(raw) - end} bytes was dropped; {kept}")
 
 
 def _kept(k: int, end: int) -> str:

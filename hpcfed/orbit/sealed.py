@@ -33,10 +33,10 @@ JOURNAL, ORBIT, WEIGHTS = "journal", "orbit.safetensors", "weights.safetensors" 
 
 @dataclass(frozen=True)
 class Orbit:
-    """payloads: one a round.  fingerprint: of the final weights, None for a journal.  notes: what to tell the user."""
+    """decisions: one a round.  fingerprint: of the final weights, None for a journal.  notes: what to tell the user."""
 
     header: Header
-    payloads: list[bytes]
+    decisions: list[bytes]
     fingerprint: str | None
     path: Path
     notes: tuple[str, ...] = ()
@@ -44,21 +44,21 @@ class Orbit:
     @property
     def rounds(self) -> int:
         """Number of rounds."""
-        return len(self.payloads)
+        return len(self.decisions)
 
 
-def seal(path: str | Path, header: Header, payloads: Sequence[bytes], fingerprint: str) -> int:
+def seal(path: str | Path, header: Header, decisions: Sequence[bytes], fingerprint: str) -> int:
     """Write, verify and put in place; returns the size in bytes. Raises OrbitError and leaves an old file alone."""
     path = Path(path)
     assert re.fullmatch("[0-9a-f]{32}", fingerprint), "a fingerprint has 32 hex digits"
-    assert all(header.payload_problem(payload) is None for payload in payloads)
-    data = _pack(header, payloads)
-    raw = _to_bytes(header, len(payloads), data, fingerprint)
+    assert all(header.decision_problem(decision) is None for decision in decisions)
+    data = _pack(header, decisions)
+    raw = _to_bytes(header, len(decisions), data, fingerprint)
 
     def check(fresh: Path) -> None:
         back = load(fresh)
         (tensor,) = safetensors.numpy.load_file(fresh).values()  # what every other tool will do with it
-        same = (back.header, back.payloads, back.fingerprint) == (header, list(payloads), fingerprint)
+        same = (back.header, back.decisions, back.fingerprint) == (header, list(decisions), fingerprint)
         if not same or tensor.tobytes() != data:
             raise OrbitError(f"{fresh}: what was read back is not what was written; the disk is not to be trusted")
 
@@ -92,10 +92,10 @@ def load(path: str | Path) -> Orbit:
 
 def _checked(path: Path, raw: bytes) -> Orbit:
     try:
-        header, payloads, fingerprint = _from_bytes(raw)
+        header, decisions, fingerprint = _from_bytes(raw)
     except OrbitError as error:
         raise OrbitError(f"{path}: {error}") from None
-    return Orbit(header, payloads, fingerprint, path)
+    return Orbit(header, decisions, fingerprint, path)
 
 
 def load_any(path: str | Path) -> Orbit:
@@ -106,8 +106,8 @@ def load_any(path: str | Path) -> Orbit:
     raw = read_regular(path, "orbit or journal")
     if not raw.startswith(MAGIC):
         return _checked(path, raw)
-    header, payloads, repaired = parse_journal(path, raw)
-    return Orbit(header, payloads, None, path, (repaired,) if repaired else ())
+    header, decisions, repaired = parse_journal(path, raw)
+    return Orbit(header, decisions, None, path, (repaired,) if repaired else ())
 
 
 def _load_folder(folder: Path) -> Orbit:
@@ -125,23 +125,23 @@ def _load_folder(folder: Path) -> Orbit:
         raise OrbitError("; ".join(problems) or f"{folder}: neither {ORBIT} nor {JOURNAL} in this folder")
     best = max(orbits, key=lambda orbit: orbit.rounds)  # the first of equals: sealed
     for other in orbits:
-        if other.header != best.header or other.payloads != best.payloads[: other.rounds]:
+        if other.header != best.header or other.decisions != best.decisions[: other.rounds]:
             raise OrbitError(f"{folder}: {ORBIT} and {JOURNAL} are of different runs; name one of the files")
-    return Orbit(best.header, best.payloads, best.fingerprint, best.path, (*best.notes, *problems))
+    return Orbit(best.header, best.decisions, best.fingerprint, best.path, (*best.notes, *problems))
 
 
-def _pack(header: Header, payloads: Sequence[bytes]) -> bytes:
+def _pack(header: Header, decisions: Sequence[bytes]) -> bytes:
     """The tensor's bytes."""
-    raw = b"".join(payloads)
+    raw = b"".join(decisions)
     if header.payload == "floats" or header.directions % 8 == 0 or not raw:
         return raw
-    rows = np.frombuffer(raw, np.uint8).reshape(len(payloads), -1)
+    rows = np.frombuffer(raw, np.uint8).reshape(len(decisions), -1)
     bits = np.unpackbits(rows, axis=1, count=header.directions, bitorder="little")
     return np.packbits(bits.reshape(-1), bitorder="little").tobytes()
 
 
 def _unpack(header: Header, rounds: int, data: bytes) -> list[bytes]:
-    """The payload of every round from the tensor's bytes, which have the right size."""
+    """The decision of every round from the tensor's bytes, which have the right size."""
     q, n = header.directions, header.round_bytes
     if header.payload == "signs" and q % 8 and rounds:
         bits = np.unpackbits(np.frombuffer(data, np.uint8), count=rounds * q, bitorder="little")
@@ -194,10 +194,10 @@ def _from_bytes(raw: bytes) -> tuple[Header, list[bytes], str]:
     again = _to_bytes(header, rounds, data, facts["fingerprint"])
     if again != raw:
         raise OrbitError(_difference(raw, again, facts["checksum"], 8 + n))
-    payloads = _unpack(header, rounds, data)
-    if _pack(header, payloads) != data:
+    decisions = _unpack(header, rounds, data)
+    if _pack(header, decisions) != data:
         raise OrbitError(f"damaged: bits are set beyond round {rounds - 1} in the last byte")
-    return header, payloads, facts["fingerprint"]
+    return header, decisions, facts["fingerprint"]
 
 
 def _difference(raw: bytes, again: bytes, checksum: str, start: int) -> str:

@@ -21,10 +21,10 @@ Callback = Callable[[dict[str, Any]], object]  # of the user, called with a line
 
 
 class Trail(Protocol):
-    """What a run goes on from.  rounds: behind it.  payloads: their decisions, if any.  notes: for the user."""
+    """What a run goes on from.  rounds: behind it.  decisions: one a round; dense: none.  notes: for the user."""
 
     rounds: int
-    payloads: list[bytes]
+    decisions: list[bytes]
     notes: list[str]
 
     def append(self, t: int, decision: bytes) -> None:
@@ -78,7 +78,7 @@ class Record:
         """
         return None
 
-    def payloads(self) -> bytes | None:
+    def decisions(self) -> bytes | None:
         """Row 0: the decisions of all rounds on the trail, one after the other."""
         return None
 
@@ -166,9 +166,9 @@ class FolderRecord(Record):
         self.notes.append(f"resumed after round {self.trail.rounds}")
         return _recall(folder.records(), self.trail.rounds, folder.restarts, set(splits))
 
-    def payloads(self) -> bytes:
+    def decisions(self) -> bytes:
         """The decisions of all rounds on the trail, one after the other."""
-        return b"".join(self.trail.payloads)
+        return b"".join(self.trail.decisions)
 
     def begin(self, total: int, start: int, tensorboard: bool) -> None:
         """Rounds `start` to `total` follow."""

@@ -23,7 +23,7 @@ from .round import State
 from .run import Run
 
 
-def train(run: Run) -> dict[str, Any]:
+def run_all_rounds(run: Run) -> dict[str, Any]:
     """All rounds of the recipe, from where the trail ends; the summary, on every row.
 
     Collective: every row, once. A signal (SIGTERM, SIGUSR1, SIGINT) to any rank ends the run cleanly after the round,

@@ -58,7 +58,7 @@ def replay(
             raise ConfigError(f"--rounds {rounds}: the orbit has only {saved.rounds} rounds")
         model, weights = build_base(saved.header, base, revision, pad_token, row)
         check_base(saved.header, weights, saved.header.dtype)
-        replay_into(saved.header, saved.payloads[:rounds], weights, load_method(method) if method else None)
+        replay_into(saved.header, saved.decisions[:rounds], weights, load_method(method) if method else None)
         fingerprint, whole = weights.fingerprint(), rounds in (None, saved.rounds)
         if whole and saved.fingerprint not in (None, fingerprint):
             raise HpcfedError(
@@ -90,19 +90,19 @@ def check_base(header: Header, weights: Weights, dtype: str) -> None:
         )
 
 
-def replay_into(header: Header, payloads: Sequence[bytes], weights: Weights, method: Method | None = None) -> None:
+def replay_into(header: Header, decisions: Sequence[bytes], weights: Weights, method: Method | None = None) -> None:
     """Move `weights` from the base model through the given rounds (from round 0), in one pass where no optimiser is.
 
     method: that made the orbit, where hpcfed does not know it.  Raises OrbitError for a header that cannot be true.
     """
     algorithm = make_algorithm(header, method)
     try:
-        replay_on(make_mover(header, weights, last=True), algorithm, payloads)
+        replay_on(make_mover(header, weights, last=True), algorithm, decisions)
     except (ConfigError, TypeError, ValueError) as e:  # a recipe's fault is a stranger's here
         raise OrbitError(f"orbit header: its settings do not make an optimiser ({e})") from None
 
 
-def replay_on(mover: Mover, algorithm: Algorithm, payloads: Sequence[bytes]) -> None:
+def replay_on(mover: Mover, algorithm: Algorithm, decisions: Sequence[bytes]) -> None:
     """Move the mover's weights, which are those of the base model now, through the given rounds (from round 0)."""
-    first = max(0, len(payloads) - 1) if algorithm.cumulative else 0
-    mover.apply([algorithm.decode(payload, t) for t, payload in enumerate(payloads[first:], first)])
+    first = max(0, len(decisions) - 1) if algorithm.cumulative else 0
+    mover.apply([algorithm.decode(decision, t) for t, decision in enumerate(decisions[first:], first)])

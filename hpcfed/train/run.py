@@ -112,11 +112,11 @@ class OrbitRun(Run):
 
     def catch_up(self, rounds: int, state: State) -> None:
         """Collective: rounds on record move the weights through the same Mover that trained them."""
-        raw, size = self.transport.broadcast(self.record.payloads()), self.header.round_bytes
-        payloads = [raw[i : i + size] for i in range(0, len(raw), size)]
-        assert len(payloads) == rounds
-        state.last = payloads[-1] if payloads else None
-        replay_on(self.mover, self.method, payloads)
+        raw, size = self.transport.broadcast(self.record.decisions()), self.header.round_bytes
+        decisions = [raw[i : i + size] for i in range(0, len(raw), size)]
+        assert len(decisions) == rounds
+        state.last = decisions[-1] if decisions else None
+        replay_on(self.mover, self.method, decisions)
 
     def take_notes(self) -> list[str]:
         """What the probe has found out on the way."""

@@ -57,7 +57,7 @@ def _rebuilt(recipe: Recipe, orbit: Path | None, row: Row) -> Problem:
         check_base(saved.header, problem.weights, recipe.model.dtype)
         method = load_method(recipe.algorithm.name)
         own = method if method.name == saved.header.algorithm else None  # the recipe's may be another than the orbit's
-        replay_into(saved.header, saved.payloads, problem.weights, own)
+        replay_into(saved.header, saved.decisions, problem.weights, own)
     return problem
 
 

@@ -30,7 +30,7 @@ from ..transport.base import Transport, together
 from ..transport.choose import agent_store
 from ..transport.launch import Launch, describe
 from .build import build_together
-from .loop import train as run_all_rounds
+from .loop import run_all_rounds
 from .meet import Meeting, meet
 
 

@@ -22,7 +22,7 @@ SYNC_SECONDS = 1.0  # between waits for the disk: what a power failure may cost,
 class JournalTrail:
     """sync: wait for the disk after every round.
 
-    rounds: on record when it was opened.  payloads: the decisions so far.  notes: what the user should know.
+    rounds: on record when it was opened.  decisions: one a round, so far.  notes: what the user should know.
     """
 
     def __init__(self, folder: RunFolder, header: Header, sync: bool = False) -> None:
@@ -32,7 +32,7 @@ class JournalTrail:
         else:
             self._journal = Journal.open(folder.journal, pause)
             _check_header(self._journal.header, header)
-        self.rounds, self.payloads = self._journal.rounds, self._journal.payloads
+        self.rounds, self.decisions = self._journal.rounds, self._journal.decisions
         self.notes = [self._journal.repaired] if self._journal.repaired else []
 
     def append(self, t: int, decision: bytes) -> None:
@@ -43,7 +43,7 @@ class JournalTrail:
         """The run stands here; ended: for good. Bytes of what it has become, for summary.json."""
         self._journal.close()
         if ended:
-            return {"orbit_bytes": seal(self._folder.orbit, self._header, self.payloads, fingerprint)}
+            return {"orbit_bytes": seal(self._folder.orbit, self._header, self.decisions, fingerprint)}
         return {"orbit_bytes": self._folder.journal.stat().st_size}
 
     def close(self) -> None:
@@ -52,14 +52,14 @@ class JournalTrail:
 
 
 class WeightsTrail:
-    """rounds: behind the saved weights.  payloads: none.  notes: what the user should know.
+    """rounds: behind the saved weights.  decisions: none.  notes: what the user should know.
 
     Of a run that is taken up again, `weights` are overwritten by the saved ones.
     """
 
     def __init__(self, folder: RunFolder, header: Header, weights: Weights, save_every: int) -> None:
         self._folder, self._header, self._weights, self._save_every = folder, header, weights, save_every
-        self.rounds, self.payloads, self.notes = 0, list[bytes](), list[str]()
+        self.rounds, self.decisions, self.notes = 0, list[bytes](), list[str]()
         if not folder.resumed:  # at once, like a journal: from now on nobody starts over here unasked
             self._save(0, header.base_fingerprint)
         else:

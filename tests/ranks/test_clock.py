@@ -13,7 +13,7 @@ from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.read import read_metrics
 from hpcfed.runs.record import FolderRecord, Record
 from hpcfed.train.build import build_together
-from hpcfed.train.loop import train
+from hpcfed.train.loop import run_all_rounds
 from hpcfed.train.round import State
 from hpcfed.transport.base import Transport
 from tests.support.harness import run_ranks
@@ -34,7 +34,7 @@ def uneven(transport: Transport, folder: str) -> list[Any]:
     everyone = np.stack([np.frombuffer(raw).reshape(spent.shape) for raw in transport.all_gather(spent.tobytes())])
     run = build_together(recipe, transport)
     run.record = FolderRecord(RunFolder.create(folder, "", {}), quiet=True) if transport.row.index == 0 else Record()
-    summary = train(run)
+    summary = run_all_rounds(run)
     return [shares(everyone).tolist(), spent.sum(0).tolist(), summary]
 
 

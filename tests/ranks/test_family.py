@@ -257,12 +257,12 @@ def test_stopped_and_resumed(forked: Forked, tmp_path: Path, alone: dict[str, Re
 
 def nothing_leaked(run: Path, mechanism: str) -> None:
     """What a private run leaves behind tells nothing of a client but through bits that were made private."""
-    header, payloads, _ = read_journal(run / "journal")
+    header, decisions, _ = read_journal(run / "journal")
     assert header.payload == "signs" and header.directions == header.round_bytes == 1
-    assert {payload[0] for payload in payloads} <= {0, 1}  # one bit a round
+    assert {decision[0] for decision in decisions} <= {0, 1}  # one bit a round
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rounds = [record for record in losses if "split" not in record]
-    assert len(rounds) == len(payloads)
+    assert len(rounds) == len(decisions)
     told = {"t", "loss", "uplink_bits_per_client", "downlink_bits_per_client", "payload_bytes", "collectives"}
     told |= {"wire_payload_bytes", "seconds"}
     if mechanism == "local":  # sums of votes that were flipped at their clients

@@ -70,9 +70,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
             pool = build_pool(recipe, problem.task.train)
             header = make_header(recipe, problem.weights, problem.kind, problem.task.labels, pool)
             votes = np.random.default_rng(7).choice([-1, 1], (ROUNDS, 2))
-            payloads = [pack_signs(signs) for signs in votes]
-            replay_into(header, payloads, problem.weights)
-            seal(tmp / f"{family}-{dtype}.safetensors", header, payloads, problem.weights.fingerprint())
+            decisions = [pack_signs(signs) for signs in votes]
+            replay_into(header, decisions, problem.weights)
+            seal(tmp / f"{family}-{dtype}.safetensors", header, decisions, problem.weights.fingerprint())
     return str(tmp)
 
 
@@ -200,7 +200,7 @@ def test_a_live_run_replays_on_one_rank(four: list[dict[str, Any]], folder: str)
     orbit = load_any(Path(folder, "feedsign", "orbit.safetensors"))
     problem = build_problem(recipe_of(folder, "opt"))
     assert problem.weights.fingerprint() == orbit.header.base_fingerprint
-    replay_into(orbit.header, orbit.payloads, problem.weights)
+    replay_into(orbit.header, orbit.decisions, problem.weights)
     assert problem.weights.fingerprint() == orbit.fingerprint == four[0]["runs"]["feedsign"][0]
 
 

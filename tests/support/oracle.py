@@ -49,13 +49,13 @@ def move(w: Weights, seed: int, c: np.ndarray) -> Weights:
 
 
 def play(run: OrbitRun, rounds: int) -> list[bytes]:
-    """The payloads of so many rounds."""
-    state, payloads = State(), []
+    """The decisions of so many rounds."""
+    state, decisions = State(), []
     for t in range(rounds):
         run.round(t, state)
         assert state.last is not None
-        payloads.append(state.last)
-    return payloads
+        decisions.append(state.last)
+    return decisions
 
 
 def same(run: OrbitRun, w: Weights) -> bool:

@@ -1,4 +1,4 @@
-"""Small orbits: a header, its payloads, a journal of them."""
+"""Small orbits: a header, its decisions, a journal of them."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def make(**changes: object) -> Header:
     return Header(**{**fields, **changes})
 
 
-def write(path: Path, header: Header, payloads: list[bytes]) -> bytes:
-    """A journal with these payloads; its bytes."""
+def write(path: Path, header: Header, decisions: list[bytes]) -> bytes:
+    """A journal with these decisions; its bytes."""
     path.unlink(missing_ok=True)
     with Journal.create(path, header, sync_seconds=100) as journal:
-        for t, payload in enumerate(payloads):
-            journal.append(t, payload)
+        for t, decision in enumerate(decisions):
+            journal.append(t, decision)
     return path.read_bytes()
 
 
-def payloads_for(header: Header, rounds: int) -> list[bytes]:
+def decisions_for(header: Header, rounds: int) -> list[bytes]:
     """Payloads of the right size, each of its own."""
     return [bytes([(37 * t + i) % 2 for i in range(header.round_bytes)]) for t in range(rounds)]
 
 
 @st.composite
 def runs(draw: st.DrawFn) -> tuple[Header, list[bytes]]:
-    """Any header and its payloads."""
+    """Any header and its decisions."""
     kind = draw(st.sampled_from(["signs", "floats"]))
     q = draw(st.integers(1, 20))
     header = make(directions=q, payload=kind)

@@ -72,7 +72,7 @@ def replayed(row: Row, folder: str) -> dict[str, str]:
             assert rotary is None or rotary.inv_freq.dtype == torch.float32  # DeepSpeed casts it to the weights' dtype
             assert row.shards == 1 or weights.slices
             check_base(orbit.header, weights, dtype)
-            replay_into(orbit.header, orbit.payloads, weights)
+            replay_into(orbit.header, orbit.decisions, weights)
             found[f"{family}-{dtype}"] = weights.fingerprint()
             out = Path(folder, f"saved-{family}-{dtype}-{row.shards}")
             save_shards(model, weights.slices, row, f"{folder}/{family}", out)
@@ -137,9 +137,9 @@ def guided(transport: Transport, recipe: Recipe, path: Path) -> list[list[list[f
     run = build_run(recipe, transport)
     assert isinstance(run, OrbitRun)
     found = []
-    for t, payload in enumerate(load_any(path).payloads):
+    for t, decision in enumerate(load_any(path).decisions):
         found.append(run.clients.slopes(t, run.method.plan(t, None)).values.tolist())
-        run.mover.apply([run.method.decode(payload, t)])
+        run.mover.apply([run.method.decode(decision, t)])
     assert run.problem.weights.fingerprint() == load_any(path).fingerprint
     return found
 

@@ -18,13 +18,13 @@ from hpcfed.errors import DivergedError
 from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.record import FolderRecord, Record
 from hpcfed.train.build import build_together
-from hpcfed.train.loop import train
+from hpcfed.train.loop import run_all_rounds
 from hpcfed.train.meet import Meeting
 from hpcfed.train.start import run_recipe
 from hpcfed.transport.base import Transport
 from hpcfed.transport.launch import discover
 
-RECORD = 13  # bytes a round in a journal with up to 8 directions: t, payload, crc
+RECORD = 13  # bytes a round in a journal with up to 8 directions: t, decision, crc
 SMALL = "clients.batch=16"  # a round then takes 20 ms of one core
 VARIANTS = {
     "plain": ["rounds=300", SMALL],
@@ -94,7 +94,7 @@ def tampered(transport: Transport, folder: str, who: int) -> str:
         p = next(iter(run.problem.weights.params.values()))
         p.view(-1)[0] = torch.nextafter(p.view(-1)[0], torch.tensor(9.0))
     try:
-        train(run)
+        run_all_rounds(run)
     except DivergedError as e:
         return str(e)
     return "nobody noticed"

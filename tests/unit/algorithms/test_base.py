@@ -1,4 +1,4 @@
-"""What methods with an orbit have in common: seeds, payloads, and a stranger's settings that are refused."""
+"""What methods with an orbit have in common: seeds, decisions, and a stranger's settings that are refused."""
 
 from __future__ import annotations
 
@@ -95,17 +95,17 @@ def test_reports_are_the_slopes_and_what_float32_cannot_hold_abstains():
 
 @given(arrays.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 4)), elements=st.floats(width=32)))
 def test_floats_come_back_bit_for_bit_and_all_that_is_not_finite_is_one_nan(values):
-    payload = pack_floats(values)
-    assert len(payload) == 4 * values.size
-    back = unpack_floats(payload, *values.shape)
+    decision = pack_floats(values)
+    assert len(decision) == 4 * values.size
+    back = unpack_floats(decision, *values.shape)
     finite = np.isfinite(values)
     assert back.dtype == np.float32 and back.shape == values.shape
     assert back[finite].tobytes() == values[finite].tobytes()
-    assert all(payload[4 * i : 4 * i + 4] == NAN for i in np.flatnonzero(~finite))
+    assert all(decision[4 * i : 4 * i + 4] == NAN for i in np.flatnonzero(~finite))
     assert np.isnan(back[~finite]).all()
 
 
-def test_payloads_are_little_endian():
+def test_decisions_are_little_endian():
     assert pack_floats(np.array([1.0, -2.0, np.inf, -np.nan])) == bytes.fromhex("0000803f 000000c0") + 2 * NAN
     negative = bytes.fromhex("010080ff")  # a signalling NaN of a stranger
     for strange in (bytes.fromhex("0000807f"), negative, NAN):
@@ -115,7 +115,7 @@ def test_payloads_are_little_endian():
 @pytest.mark.parametrize(
     "shape", [(2, 2), (12, 0), (-2, -3), (6.0,), (True, 6), ("6",), (None,), (2, 3, 1, 2), (2**62, 4)]
 )
-def test_a_payload_of_another_width_is_refused(shape):
+def test_a_decision_of_another_width_is_refused(shape):
     floats = make(payload="floats", settings={"width": 6})
     expect_width(floats, 2, 3)
     expect_width(floats, 6)

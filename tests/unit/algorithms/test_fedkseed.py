@@ -25,7 +25,7 @@ def test_accumulators_and_probabilities(monkeypatch, pro: bool):
     sizes = np.array([len(part) for part in run.pool.parts])
     seeds, a, history = words(derive(0, "pool"), POOL), np.zeros(POOL), [[0.0] for _ in range(POOL)]
     last = None
-    for t, payload in enumerate(play(run, ROUNDS)):
+    for t, decision in enumerate(play(run, ROUNDS)):
         q = np.array([np.mean(np.clip(np.abs(h), 0, 0.3)) for h in history])
         q = np.exp((q - q.min()) / (q.max() - q.min() + 1e-10))
         edges = np.cumsum(q / q.sum() if pro and t else np.full(POOL, 1 / POOL))
@@ -38,9 +38,9 @@ def test_accumulators_and_probabilities(monkeypatch, pro: bool):
                 v = move(v, seeds[j], p * np.float32(LR))
                 a[j] += sizes[k] / sizes.sum() * p
                 history[j].append(float(p))
-        found = np.frombuffer(payload, "<f4").reshape(-1, POOL)
+        found = np.frombuffer(decision, "<f4").reshape(-1, POOL)
         np.testing.assert_allclose(found[0], a, rtol=2e-3, atol=2e-3)
-        a, w, last = found[0].astype(np.float64), w0, payload
+        a, w, last = found[0].astype(np.float64), w0, decision
         for j in np.flatnonzero(found[0]):
             w = move(w, seeds[j], found[0][j] * np.float32(LR))
         if pro:
@@ -56,17 +56,17 @@ def run_slope(run, w, seed: int, batch) -> float:
     return slope(run, w, seed, batch)
 
 
-def test_the_last_payload_is_the_model(monkeypatch):
+def test_the_last_decision_is_the_model(monkeypatch):
     for dtype in ("float32", "bfloat16", "float16"):
         run = build(monkeypatch, settings(False), model={"dtype": dtype})
-        payloads = play(run, ROUNDS)
+        decisions = play(run, ROUNDS)
         other = build(monkeypatch, settings(False), model={"dtype": dtype}).problem.weights
-        replay_into(run.header, payloads, other)
+        replay_into(run.header, decisions, other)
         assert other.fingerprint() == run.problem.weights.fingerprint()
         late = build(monkeypatch, settings(False), model={"dtype": dtype})
-        replay_on(late.mover, late.method, payloads[:2])  # joins after two rounds and goes on
-        late.mover.apply([late.method.decode(payloads[2], 2)])
-        late.mover.apply([late.method.decode(payloads[3], 3)])
+        replay_on(late.mover, late.method, decisions[:2])  # joins after two rounds and goes on
+        late.mover.apply([late.method.decode(decisions[2], 2)])
+        late.mover.apply([late.method.decode(decisions[3], 3)])
         assert late.problem.weights.fingerprint() == run.problem.weights.fingerprint()
 
 

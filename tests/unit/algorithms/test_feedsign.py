@@ -44,8 +44,8 @@ def test_a_zero_slope_votes_by_a_coin_of_its_own():
 
 
 def test_the_majority_decides_each_direction_alone():
-    payload = feedsign(3).decide(tally([3, -1, 5], [5, 5, 5]), 7, None)
-    assert unpack_signs(payload, 3).tolist() == [1, -1, 1]
+    decision = feedsign(3).decide(tally([3, -1, 5], [5, 5, 5]), 7, None)
+    assert unpack_signs(decision, 3).tolist() == [1, -1, 1]
 
 
 def test_a_tie_is_decided_by_a_fair_coin_of_the_run_seed():

@@ -13,8 +13,8 @@ from tests.support.oracle import LR, build, move, play, same, slope, weights
 def test_one_batch_of_all_data(monkeypatch, slices: int):
     run = build(monkeypatch, {"name": "mezo", "lr": LR}, clients={"count": slices, "batch": 7})
     w, n = weights(run), len(run.problem.task.train)
-    for t, payload in enumerate(play(run, 6)):
-        (p,) = np.frombuffer(payload, "<f4")
+    for t, decision in enumerate(play(run, 6)):
+        (p,) = np.frombuffer(decision, "<f4")
         seed, batch = derive(0, "direction", t, 0), np.array(sample(derive(0, "batch", 0, t), n, 7))
         assert sorted(np.concatenate([run.pool.batch(k, t) for k in range(slices)])) == sorted(batch)
         assert p == pytest.approx(slope(run, w, seed, batch), rel=1e-3, abs=1e-3)

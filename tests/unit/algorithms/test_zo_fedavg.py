@@ -14,8 +14,8 @@ from tests.support.toy import CLIENTS
 def test_mean_of_walks(monkeypatch, steps):
     run = build(monkeypatch, {"name": "zo-fedavg", "lr": LR, "local_steps": steps})
     w, most = weights(run), run.header.settings["steps"]
-    for t, payload in enumerate(play(run, 3)):
-        p = np.frombuffer(payload, "<f4").reshape(CLIENTS, most)
+    for t, decision in enumerate(play(run, 3)):
+        p = np.frombuffer(decision, "<f4").reshape(CLIENTS, most)
         before, ends = w, []
         for k in range(CLIENTS):
             v = before
@@ -44,7 +44,7 @@ def test_an_epoch_visits_every_example_once(monkeypatch):
 def test_one_client_ends_where_its_walk_ended(monkeypatch):
     run = build(monkeypatch, {"name": "zo-fedavg", "lr": LR}, clients={"count": 1})
     w = weights(run)
-    (payload,) = play(run, 1)
-    for j, p in enumerate(np.frombuffer(payload, "<f4")):
+    (decision,) = play(run, 1)
+    for j, p in enumerate(np.frombuffer(decision, "<f4")):
         w = move(w, derive(0, "direction", 0, j, 0), p * np.float32(LR))
     assert same(run, w)

@@ -15,8 +15,8 @@ from tests.support.toy import CLIENTS
 def test_own_seeds(monkeypatch, q: int):
     run = build(monkeypatch, {"name": "zo-fedsgd", "lr": LR, "directions": q})
     w = weights(run)
-    for t, payload in enumerate(play(run, 6)):
-        p = np.frombuffer(payload, "<f4").reshape(CLIENTS, q)
+    for t, decision in enumerate(play(run, 6)):
+        p = np.frombuffer(decision, "<f4").reshape(CLIENTS, q)
         before = w
         for k in range(CLIENTS):
             for i in range(q):
@@ -32,8 +32,8 @@ def test_shared_seeds(monkeypatch, tally: str):
     trim = {"trim": 0.4} if tally == "trimmed" else {}
     run = build(monkeypatch, {"name": "zo-fedsgd", "lr": LR, "seeds": "shared", "tally": tally} | trim)
     w, middle = weights(run), {"mean": np.mean, "median": np.median, "trimmed": lambda p: np.sort(p)[2:-2].mean()}
-    for t, payload in enumerate(play(run, 6)):
-        (f,) = np.frombuffer(payload, "<f4")
+    for t, decision in enumerate(play(run, 6)):
+        (f,) = np.frombuffer(decision, "<f4")
         seed = derive(0, "direction", t, 0)
         expected = middle[tally]([slope(run, w, seed, run.pool.batch(k, t)) for k in range(CLIENTS)])
         assert f == pytest.approx(expected, rel=1e-3, abs=1e-3)

@@ -179,7 +179,7 @@ def stranger(tmp_path: Path, header: Header) -> str:
     weights = Weights(torch.nn.Linear(3, 2))
     before = weights.fingerprint()
     with pytest.raises(OrbitError) as caught:
-        replay_into(orbit.header, orbit.payloads, weights)
+        replay_into(orbit.header, orbit.decisions, weights)
     assert weights.fingerprint() == before and "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -254,7 +254,7 @@ def test_an_optimiser_that_cannot_be(tmp_path: Path, told: dict[str, Any]):
 
 
 def test_floats_that_no_run_writes(tmp_path: Path):
-    """Infinities and NaN in a stranger's payload move nothing and crash nothing."""
+    """Infinities and NaN in a stranger's decision move nothing and crash nothing."""
     for algorithm, width, _ in SIZES:
         h = header(algorithm, width)
         for bits in (b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\x00\x00\x80\xff", b"\xff\xff\xff\xff"):

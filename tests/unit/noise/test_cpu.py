@@ -158,8 +158,8 @@ def test_nothing_to_do(engine: Engine) -> None:
     engine.move(none, seeds[1:], [1], empty, "gaussian", "nearest", False)
     assert engine.module.fingerprint(none, empty) == 0
     assert engine.module.fingerprint(none, Piece(1, np.zeros(1, np.int64), 0)) == 0
-    payload = np.array([0x7FC12345, 0xFF812345], np.uint32).view(np.float32)
-    kept = engine.here(payload, "float32")
+    decision = np.array([0x7FC12345, 0xFF812345], np.uint32).view(np.float32)
+    kept = engine.here(decision, "float32")
     engine.move(kept, seeds[:0], [], Piece.whole("w", 2), "gaussian", "nearest", False)
     engine.move(kept, seeds, [0, 0], Piece.whole("w", 2), "gaussian", "nearest", True)
-    assert same(kept, payload)  # no step, not even a NaN rewritten
+    assert same(kept, decision)  # no step, not even a NaN rewritten

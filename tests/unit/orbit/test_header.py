@@ -141,9 +141,9 @@ def test_any_value_loads_or_is_an_orbit_error(key, value):
 @given(st.lists(st.sampled_from([-1, 1]), min_size=1, max_size=40))
 def test_signs_round_trip(signs):
     header = make(directions=len(signs))
-    payload = pack_signs(np.array(signs))
-    assert header.payload_problem(payload) is None
-    back = unpack_signs(payload, len(signs))
+    decision = pack_signs(np.array(signs))
+    assert header.decision_problem(decision) is None
+    back = unpack_signs(decision, len(signs))
     assert back.dtype == np.int8 and back.tolist() == signs
 
 
@@ -151,10 +151,10 @@ def test_sign_bits_known_answer():
     assert pack_signs(np.array([1, -1, -1, -1, -1, -1, -1, -1, 1])) == b"\x01\x01"
 
 
-def test_payload_problem():
-    assert "1 bytes" in (make(directions=9).payload_problem(b"\x00") or "")
-    assert "beyond its 9" in (make(directions=9).payload_problem(b"\x00\x02") or "")
-    assert make(directions=8).payload_problem(b"\xff") is None
+def test_decision_problem():
+    assert "1 bytes" in (make(directions=9).decision_problem(b"\x00") or "")
+    assert "beyond its 9" in (make(directions=9).decision_problem(b"\x00\x02") or "")
+    assert make(directions=8).decision_problem(b"\xff") is None
 
 
 def test_public_name_tells_no_machine_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

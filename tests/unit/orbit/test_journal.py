@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hpcfed.errors import OrbitError
 from hpcfed.orbit import Journal, load_any, read_journal
-from tests.support.orbits import make, payloads_for, runs, write
+from tests.support.orbits import decisions_for, make, runs, write
 
 relaxed = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -22,25 +22,25 @@ relaxed = settings(deadline=None, max_examples=40, suppress_health_check=[Health
 @relaxed
 @given(run=runs(), sync=st.sampled_from([0, 1.0]))
 def test_round_trip(tmp_path, run, sync):
-    header, payloads = run
+    header, decisions = run
     path = tmp_path / "journal"
     path.unlink(missing_ok=True)
     with Journal.create(path, header, sync) as journal:
-        for t, payload in enumerate(payloads):
-            journal.append(t, payload)
-        assert journal.rounds == len(payloads)
-        assert read_journal(path) == (header, payloads, None)  # before close: a reader sees every round
+        for t, decision in enumerate(decisions):
+            journal.append(t, decision)
+        assert journal.rounds == len(decisions)
+        assert read_journal(path) == (header, decisions, None)  # before close: a reader sees every round
     with Journal.open(path) as journal:
-        assert (journal.header, journal.payloads, journal.repaired) == (header, payloads, None)
+        assert (journal.header, journal.decisions, journal.repaired) == (header, decisions, None)
 
 
 @relaxed
 @given(run=runs(), data=st.data())
 def test_death_at_any_byte_keeps_the_prefix_and_goes_on(tmp_path, run, data):
-    header, payloads = run
+    header, decisions = run
     path = tmp_path / "journal"
-    whole = write(path, header, payloads)
-    start = len(whole) - len(payloads) * (12 + header.round_bytes)
+    whole = write(path, header, decisions)
+    start = len(whole) - len(decisions) * (12 + header.round_bytes)
     cut = data.draw(st.integers(0, len(whole)))
     path.write_bytes(whole[:cut])
     if cut < start:
@@ -48,36 +48,36 @@ def test_death_at_any_byte_keeps_the_prefix_and_goes_on(tmp_path, run, data):
             Journal.open(path)
         return
     kept, torn = divmod(cut - start, 12 + header.round_bytes)
-    assert read_journal(path)[1] == payloads[:kept]
+    assert read_journal(path)[1] == decisions[:kept]
     assert path.stat().st_size == cut  # reading repairs nothing
     with Journal.open(path) as journal:
-        assert journal.payloads == payloads[:kept]
+        assert journal.decisions == decisions[:kept]
         assert (journal.repaired is not None) == (torn > 0)
         if torn:
             assert f"{torn} bytes" in journal.repaired
-        for t in range(kept, len(payloads)):
-            journal.append(t, payloads[t])
+        for t in range(kept, len(decisions)):
+            journal.append(t, decisions[t])
     assert path.read_bytes() == whole
 
 
 @relaxed
 @given(run=runs(), tail=st.binary(min_size=1, max_size=60) | st.integers(1, 5000).map(bytes))
 def test_rubbish_or_zeros_at_the_end_are_a_torn_tail(tmp_path, run, tail):
-    header, payloads = run
+    header, decisions = run
     path = tmp_path / "journal"
-    whole = write(path, header, payloads)
+    whole = write(path, header, decisions)
     path.write_bytes(whole + tail)
     with Journal.open(path) as journal:
-        assert journal.payloads == payloads
+        assert journal.decisions == decisions
         assert f"{len(tail)} bytes" in (journal.repaired or "")
     assert path.read_bytes() == whole
 
 
 def test_every_flipped_byte_is_an_error_or_a_shorter_prefix(tmp_path):
     header = make(directions=9)
-    payloads = payloads_for(header, 5)
+    decisions = decisions_for(header, 5)
     path = tmp_path / "journal"
-    whole = write(path, header, payloads)
+    whole = write(path, header, decisions)
     size = 12 + header.round_bytes
     last = len(whole) - size
     for at in range(len(whole)):
@@ -86,7 +86,7 @@ def test_every_flipped_byte_is_an_error_or_a_shorter_prefix(tmp_path):
             damaged[at] ^= flip
             path.write_bytes(damaged)
             if at >= last:
-                assert read_journal(path)[1] == payloads[:4]
+                assert read_journal(path)[1] == decisions[:4]
                 continue
             with pytest.raises(OrbitError) as error:
                 Journal.open(path)
@@ -100,7 +100,7 @@ def test_every_flipped_byte_is_an_error_or_a_shorter_prefix(tmp_path):
 def test_bytes_lost_added_or_swapped_in_the_middle_are_no_torn_tail(tmp_path):
     header = make()
     path = tmp_path / "journal"
-    whole = write(path, header, payloads_for(header, 20))
+    whole = write(path, header, decisions_for(header, 20))
     start = len(whole) - 20 * 13
     record = [whole[start + 13 * i : start + 13 * (i + 1)] for i in range(20)]
     for damaged in (
@@ -121,22 +121,22 @@ def test_bytes_lost_added_or_swapped_in_the_middle_are_no_torn_tail(tmp_path):
 def test_the_cure_in_the_message_works(tmp_path):
     header = make()
     path = tmp_path / "journal"
-    whole = bytearray(write(path, header, payloads_for(header, 9)))
+    whole = bytearray(write(path, header, decisions_for(header, 9)))
     whole[-13 * 4] ^= 1
     path.write_bytes(whole)
     with pytest.raises(OrbitError, match=r"head -c (\d+) JOURNAL") as error:
         read_journal(path)
     kept = int(str(error.value).split("head -c ")[1].split()[0])
     path.write_bytes(whole[:kept])
-    assert read_journal(path) == (header, payloads_for(header, 9)[:5], None)
+    assert read_journal(path) == (header, decisions_for(header, 9)[:5], None)
 
 
 def test_a_record_of_another_run_is_not_taken(tmp_path):
-    mine = write(tmp_path / "a", make(), payloads_for(make(), 3))
-    other = write(tmp_path / "b", make(run_seed=8), payloads_for(make(), 4))
+    mine = write(tmp_path / "a", make(), decisions_for(make(), 3))
+    other = write(tmp_path / "b", make(run_seed=8), decisions_for(make(), 4))
     (tmp_path / "a").write_bytes(mine + other[-13:])
-    _, payloads, repaired = read_journal(tmp_path / "a")
-    assert len(payloads) == 3 and repaired
+    _, decisions, repaired = read_journal(tmp_path / "a")
+    assert len(decisions) == 3 and repaired
 
 
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -170,9 +170,9 @@ def test_create_refuses_what_exists_and_bad_folders(tmp_path):
 
 def test_append_checks_its_caller(tmp_path):
     with Journal.create(tmp_path / "journal", make(directions=9)) as journal:
-        for t, payload in ((1, b"\0\0"), (0, b"\0"), (0, b"\0\xff")):
+        for t, decision in ((1, b"\0\0"), (0, b"\0"), (0, b"\0\xff")):
             with pytest.raises(AssertionError):
-                journal.append(t, payload)
+                journal.append(t, decision)
         journal.append(0, b"\0\0")
     journal.close()
     assert journal.rounds == 1
@@ -182,27 +182,27 @@ def test_append_checks_its_caller(tmp_path):
 def test_full_disk_leaves_a_valid_journal(tmp_path, room):
     """A file size limit makes write() come back short, then fail: what a full disk does, without root."""
     header, path = make(), tmp_path / "journal"
-    payloads = payloads_for(header, 6)
+    decisions = decisions_for(header, 6)
     journal = Journal.create(path, header)
     for t in range(2):
-        journal.append(t, payloads[t])
+        journal.append(t, decisions[t])
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, old[1]))
     try:
         with pytest.raises(OrbitError, match="cannot write round") as error:
             for t in range(2, 6):
-                journal.append(t, payloads[t])
+                journal.append(t, decisions[t])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     kept = 2 + room // 13
     assert journal.rounds == kept
     assert str(path) in str(error.value) and "free some space" in str(error.value)
     assert f"rounds 0..{kept - 1} are safe" in str(error.value)
-    assert read_journal(path) == (header, payloads[:kept], None)
+    assert read_journal(path) == (header, decisions[:kept], None)
     for t in range(kept, 6):  # space is back
-        journal.append(t, payloads[t])
+        journal.append(t, decisions[t])
     journal.close()
-    assert read_journal(path) == (header, payloads, None)
+    assert read_journal(path) == (header, decisions, None)
 
 
 def test_full_disk_at_creation(tmp_path):
@@ -253,5 +253,5 @@ def test_kill_9_loses_nothing_that_append_returned_from(tmp_path):
     assert child.wait() == -signal.SIGKILL
     with Journal.open(path) as journal:
         assert done <= journal.rounds <= done + 1
-        assert journal.payloads == [bytes([t % 3 == 0]) for t in range(journal.rounds)]
+        assert journal.decisions == [bytes([t % 3 == 0]) for t in range(journal.rounds)]
         journal.append(journal.rounds, b"\0")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hpcfed.errors import OrbitError
 from hpcfed.orbit import Journal, load, load_any, seal
-from tests.support.orbits import make, payloads_for, runs, write
+from tests.support.orbits import decisions_for, make, runs, write
 
 FINGERPRINT = "00ff" * 8
 relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -24,14 +24,14 @@ relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[Health
 @relaxed
 @given(run=runs())
 def test_round_trip_and_same_bytes(tmp_path, run):
-    header, payloads = run
+    header, decisions = run
     path = tmp_path / "orbit.safetensors"
-    assert seal(path, header, payloads, FINGERPRINT) == path.stat().st_size
+    assert seal(path, header, decisions, FINGERPRINT) == path.stat().st_size
     first = path.read_bytes()
     orbit = load(path)
-    assert (orbit.header, orbit.payloads, orbit.rounds) == (header, payloads, len(payloads))
+    assert (orbit.header, orbit.decisions, orbit.rounds) == (header, decisions, len(decisions))
     assert orbit.fingerprint == FINGERPRINT
-    seal(path, header, payloads, FINGERPRINT)
+    seal(path, header, decisions, FINGERPRINT)
     assert path.read_bytes() == first
     assert [file.name for file in tmp_path.iterdir()] == ["orbit.safetensors"]
 
@@ -67,7 +67,7 @@ def replace(path: Path, raw: bytes) -> None:
 def test_every_flipped_byte_and_every_length_is_an_error(tmp_path, q, kind, rounds):
     header = make(directions=q, payload=kind)
     path = tmp_path / "o"
-    seal(path, header, payloads_for(header, rounds), FINGERPRINT)
+    seal(path, header, decisions_for(header, rounds), FINGERPRINT)
     whole = path.read_bytes()
     for at in range(len(whole)):
         for flip in (0x01, 0x10, 0x20, 0x80, 0xFF):
@@ -89,7 +89,7 @@ def test_every_flipped_byte_and_every_length_is_an_error(tmp_path, q, kind, roun
 
 def test_messages_say_what_and_where(tmp_path):
     path = tmp_path / "o"
-    seal(path, make(), payloads_for(make(), 20), FINGERPRINT)
+    seal(path, make(), decisions_for(make(), 20), FINGERPRINT)
     whole = path.read_bytes()
 
     def message(raw: bytes) -> str:
@@ -111,7 +111,7 @@ def test_messages_say_what_and_where(tmp_path):
 
 def test_rewritten_by_another_tool_is_refused(tmp_path):
     path = tmp_path / "o"
-    seal(path, make(), payloads_for(make(), 20), FINGERPRINT)
+    seal(path, make(), decisions_for(make(), 20), FINGERPRINT)
     raw = path.read_bytes()
     n = int.from_bytes(raw[:8], "little")
     path.write_bytes((n + 8).to_bytes(8, "little") + raw[8 : 8 + n] + b" " * 8 + raw[8 + n :])
@@ -137,7 +137,7 @@ def test_any_bytes_are_an_orbit_error(tmp_path, head, rest):
 )
 def test_forged_metadata_is_an_orbit_error(tmp_path, key, value):
     path = tmp_path / "o"
-    seal(path, make(), payloads_for(make(), 20), FINGERPRINT)
+    seal(path, make(), decisions_for(make(), 20), FINGERPRINT)
     raw = path.read_bytes()
     n = int.from_bytes(raw[:8], "little")
     table = json.loads(raw[8 : 8 + n])
@@ -153,7 +153,7 @@ def test_forged_metadata_is_an_orbit_error(tmp_path, key, value):
 @given(data=st.data())
 def test_any_edit_is_an_orbit_error(tmp_path, data):
     header = make(directions=5)
-    seal(tmp_path / "o", header, payloads_for(header, 4), FINGERPRINT)
+    seal(tmp_path / "o", header, decisions_for(header, 4), FINGERPRINT)
     whole = (tmp_path / "o").read_bytes()
     start = data.draw(st.integers(0, len(whole)))
     end = data.draw(st.integers(start, len(whole)))
@@ -182,12 +182,12 @@ def test_full_disk_keeps_the_old_file_and_the_journal(tmp_path):
 
 def test_run_folder_prefers_the_sealed_file_unless_the_journal_is_longer(tmp_path):
     header = make()
-    payloads = payloads_for(header, 9)
+    decisions = decisions_for(header, 9)
     with pytest.raises(OrbitError, match="neither"):
         load_any(tmp_path)
-    write(tmp_path / "journal", header, payloads)
+    write(tmp_path / "journal", header, decisions)
     assert load_any(tmp_path).fingerprint is None
-    seal(tmp_path / "orbit.safetensors", header, payloads, FINGERPRINT)
+    seal(tmp_path / "orbit.safetensors", header, decisions, FINGERPRINT)
     assert load_any(tmp_path).fingerprint == FINGERPRINT
     with Journal.open(tmp_path / "journal") as journal:
         journal.append(9, b"\0")
@@ -197,8 +197,8 @@ def test_run_folder_prefers_the_sealed_file_unless_the_journal_is_longer(tmp_pat
 
 def test_run_folder_with_one_damaged_file_says_so(tmp_path):
     header = make()
-    journal = write(tmp_path / "journal", header, payloads_for(header, 9))
-    seal(tmp_path / "orbit.safetensors", header, payloads_for(header, 9), FINGERPRINT)
+    journal = write(tmp_path / "journal", header, decisions_for(header, 9))
+    seal(tmp_path / "orbit.safetensors", header, decisions_for(header, 9), FINGERPRINT)
     sealed = (tmp_path / "orbit.safetensors").read_bytes()
     (tmp_path / "orbit.safetensors").write_bytes(sealed[:-1])
     orbit = load_any(tmp_path)
@@ -213,8 +213,8 @@ def test_run_folder_with_one_damaged_file_says_so(tmp_path):
 
 
 def test_run_folder_with_files_of_two_runs(tmp_path):
-    write(tmp_path / "journal", make(run_seed=8), payloads_for(make(), 9))
-    seal(tmp_path / "orbit.safetensors", make(), payloads_for(make(), 9), FINGERPRINT)
+    write(tmp_path / "journal", make(run_seed=8), decisions_for(make(), 9))
+    seal(tmp_path / "orbit.safetensors", make(), decisions_for(make(), 9), FINGERPRINT)
     with pytest.raises(OrbitError, match="different runs"):
         load_any(tmp_path)
 

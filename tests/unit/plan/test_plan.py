@@ -75,8 +75,8 @@ def test_traffic_and_orbit_are_those_of_a_run(tmp_path: Path) -> None:
         run = build_run(recipe, choose(Launch()))
         plan = make_plan(recipe)
         assert (plan.up, plan.down) == run.bits and plan.trained == run.problem.weights.numel
-        payloads = [bytes(run.header.round_bytes)] * recipe.rounds
-        assert seal(tmp_path / "orbit", run.header, payloads, "0" * 32) == plan.orbit
+        decisions = [bytes(run.header.round_bytes)] * recipe.rounds
+        assert seal(tmp_path / "orbit", run.header, decisions, "0" * 32) == plan.orbit
         run.round(0, State())
 
 

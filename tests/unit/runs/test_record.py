@@ -16,7 +16,7 @@ from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.record import FolderRecord, Past, Record
 from hpcfed.train.trail import JournalTrail
 from tests.support.folders import ENV, RECIPE, contents
-from tests.support.orbits import make, payloads_for
+from tests.support.orbits import decisions_for, make
 from tests.support.runs import summary
 
 HEADER = make()
@@ -42,7 +42,7 @@ def test_a_record_of_another_rank_does_nothing(tmp_path: Path, monkeypatch: pyte
         pytest.fail("called")
 
     with Record() as record:
-        assert record.open(never, "digest", never, ["test"]) is None and record.payloads() is None
+        assert record.open(never, "digest", never, ["test"]) is None and record.decisions() is None
         record.begin(10, 0, tensorboard=True)
         record.append(0, b"\1")
         record.note("hello")
@@ -101,13 +101,13 @@ def test_what_a_callback_raises_comes_through_and_the_folder_is_free_again(tmp_p
     assert [line["t"] for line in on_disk(tmp_path)] == [1]
     again = entered(tmp_path, resume=True)
     again.close()
-    assert again.past.rounds == 1 and again.payloads() == b"\1"
+    assert again.past.rounds == 1 and again.decisions() == b"\1"
 
 
 def test_decisions_are_on_disk_and_come_back(tmp_path: Path):
-    decisions = payloads_for(HEADER, 5)
+    decisions = decisions_for(HEADER, 5)
     with entered(tmp_path) as record:
-        assert record.past == Past() and record.payloads() == b""
+        assert record.past == Past() and record.decisions() == b""
         for t, decision in enumerate(decisions):
             record.append(t, decision)
             assert read_journal(tmp_path / "journal")[1] == decisions[: t + 1]
@@ -115,7 +115,7 @@ def test_decisions_are_on_disk_and_come_back(tmp_path: Path):
     record.close()
     assert not (tmp_path / "orbit.safetensors").exists()
     with entered(tmp_path, resume=True) as record:
-        assert record.payloads() == b"".join(decisions) and record.notes[-1] == "resumed after round 5"
+        assert record.decisions() == b"".join(decisions) and record.notes[-1] == "resumed after round 5"
         assert record.seal(5, "f" * 32, ended=True) == {"orbit_bytes": (tmp_path / "orbit.safetensors").stat().st_size}
         record.summary(summary())
     record.close()
@@ -126,7 +126,7 @@ def test_what_earlier_rounds_left(tmp_path: Path):
     """Of five rounds on the trail, four are logged; a score of one round is torn; what came later is dropped."""
     with entered(tmp_path) as record:
         record.begin(9, 0, False)
-        for t, decision in enumerate(payloads_for(HEADER, 5)):
+        for t, decision in enumerate(decisions_for(HEADER, 5)):
             record.append(t, decision)
         record.score({"t": 0, "split": "test", **SCORE})
         record.round({"t": 2, **ROUND, "pairs": 0.25}, due=True)

@@ -16,14 +16,14 @@ from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.record import FolderRecord
 from hpcfed.tasks.evaluate import Score
 from hpcfed.train.log import log_round, summary_of
-from hpcfed.train.loop import train
+from hpcfed.train.loop import run_all_rounds
 from hpcfed.train.round import WINDOW, State
 from tests.support.toy import ROUNDS, recorded, toy_run
 
 
 def test_a_run_tells_where_its_time_went(monkeypatch: pytest.MonkeyPatch, tmp_path):
     run = recorded(toy_run(monkeypatch, check_every=15), tmp_path / "a")
-    summary, records = train(run), run.record.records()
+    summary, records = run_all_rounds(run), run.record.records()
     run.record.close()
     told = [r for r in records if "timed" in r]
     assert [(r["t"], r["timed"]) for r in told] == [(15, 15), (30, 15), (40, 10)]
@@ -36,7 +36,7 @@ def test_a_run_tells_where_its_time_went(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_a_private_run_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path):
     run = recorded(toy_run(monkeypatch, privacy={"mechanism": "local", "epsilon": 2}), tmp_path / "a")
-    assert train(run)["time_split"] is None and not any("time" in r for r in run.record.records())
+    assert run_all_rounds(run)["time_split"] is None and not any("time" in r for r in run.record.records())
     run.record.close()
 
 

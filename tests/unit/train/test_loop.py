@@ -16,7 +16,7 @@ from hpcfed.messages import Slopes, Steps
 from hpcfed.orbit import read_journal
 from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.record import FolderRecord
-from hpcfed.train.loop import train
+from hpcfed.train.loop import run_all_rounds
 from tests.support.toy import ROUNDS, recorded, toy_run
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -24,7 +24,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 def test_summary_log_and_orbit_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path):
     run = recorded(toy_run(monkeypatch, eval_every=15, log_every=4), tmp_path / "a")
-    summary = train(run)
+    summary = run_all_rounds(run)
     assert summary["status"] == "finished" and summary["rounds"] == ROUNDS
     assert summary["fingerprint"] == run.problem.weights.fingerprint() != summary["fingerprint_base"]
     assert summary["metric_after"] > summary["metric_before"] and summary["loss_after"] < summary["loss_before"]
@@ -45,7 +45,7 @@ def test_all_clients_with_nan_losses_stop_the_run_and_lose_nothing(monkeypatch: 
 
     monkeypatch.setattr(run.clients, "slopes", slopes)
     with pytest.raises(DivergedError, match="round 7: all 5 clients abstained") as error:
-        train(run)
+        run_all_rounds(run)
     assert run.transport.is_everywhere(error.value)  # so that several rows say it once
     run.record.close()
     assert len(read_journal(tmp_path / "a" / "journal")[1]) == 7
@@ -58,7 +58,7 @@ def test_a_run_is_evaluated_before_on_the_way_and_after(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, eval_every: int, evaluated: list[int]
 ):
     run = recorded(toy_run(monkeypatch, eval_every=eval_every), tmp_path)
-    train(run)
+    run_all_rounds(run)
     records = run.record.records()
     run.record.close()
     assert [record["t"] for record in records if "split" in record] == evaluated
@@ -75,7 +75,7 @@ def test_a_signal_ends_the_run_after_the_next_round_and_it_goes_on_later(
     handlers, mask = [signal.getsignal(n) for n in SIGNALS], signal.pthread_sigmask(signal.SIG_BLOCK, [])
     run = toy_run(monkeypatch)
     run.record = FolderRecord(RunFolder.create(tmp_path / "a", "rounds = 1\n", {}), True, ask)
-    stopped = train(run)
+    stopped = run_all_rounds(run)
     run.record.close()
     assert (stopped["status"], stopped["rounds"]) == ("interrupted", 6)
     assert stopped["loss_after"] == stopped["loss_before"]  # not evaluated again: the time may be short
@@ -84,7 +84,7 @@ def test_a_signal_ends_the_run_after_the_next_round_and_it_goes_on_later(
     ended = []
     for path, again in ((tmp_path / "a", True), (tmp_path / "b", False)):
         run = recorded(toy_run(monkeypatch), path, resume=again)
-        ended.append(train(run))
+        ended.append(run_all_rounds(run))
         run.record.close()
     same = ("fingerprint", "rounds", "status", "metric_before", "metric_after", "loss_after")
     assert [ended[0][key] for key in same] == [ended[1][key] for key in same] and ended[0]["status"] == "finished"
@@ -98,7 +98,7 @@ def test_a_second_interrupt_ends_at_once(monkeypatch: pytest.MonkeyPatch, tmp_pa
     run = toy_run(monkeypatch)
     run.record = FolderRecord(RunFolder.create(tmp_path, "rounds = 1\n", {}), True, insist)
     with pytest.raises(KeyboardInterrupt):
-        train(run)
+        run_all_rounds(run)
     run.record.close()
     assert len(read_journal(tmp_path / "journal")[1]) == 1 and not (tmp_path / "summary.json").exists()
 
@@ -107,10 +107,10 @@ def test_a_run_of_another_thread_leaves_signals_alone(monkeypatch: pytest.Monkey
     """Only the main thread may listen to them."""
     found, heard = list[dict[str, Any]](), list[int]()
     runs = [recorded(toy_run(monkeypatch), tmp_path / name) for name in "ab"]
-    alone = train(runs[0])
+    alone = run_all_rounds(runs[0])
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
     try:
-        other = threading.Thread(target=lambda: found.append(train(runs[1])))
+        other = threading.Thread(target=lambda: found.append(run_all_rounds(runs[1])))
         other.start()
         signal.raise_signal(signal.SIGTERM)
         other.join()

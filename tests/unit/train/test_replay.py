@@ -52,14 +52,14 @@ def test_replay_to_any_round(monkeypatch, tmp_path, dtype: str, rounding: str, d
             run.round(t, State())
             live.append(run.problem.weights.fingerprint())
     assert len(set(live)) > 10 or (dtype, rounding) == ("bfloat16", "nearest")  # there, moves round away
-    header, payloads, _ = read_journal(tmp_path / "journal")
+    header, decisions, _ = read_journal(tmp_path / "journal")
     for t in (0, 1, 5, 12):
         fresh = toy_run(monkeypatch, settings).problem.weights
         check_base(header, fresh, dtype)
-        replay_into(header, payloads[:t], fresh)
+        replay_into(header, decisions[:t], fresh)
         assert fresh.fingerprint() == live[t], t
-    seal(tmp_path / "orbit", header, payloads, live[-1])
-    assert load(tmp_path / "orbit").payloads == payloads
+    seal(tmp_path / "orbit", header, decisions, live[-1])
+    assert load(tmp_path / "orbit").decisions == decisions
 
 
 def test_another_base_is_refused(monkeypatch):

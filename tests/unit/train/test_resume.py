@@ -14,7 +14,7 @@ from hpcfed.orbit import read_journal
 from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.record import FolderRecord
 from hpcfed.tasks.evaluate import Score
-from hpcfed.train.loop import train
+from hpcfed.train.loop import run_all_rounds
 from hpcfed.train.resume import resume
 from hpcfed.train.round import State
 from hpcfed.train.run import OrbitRun
@@ -32,11 +32,11 @@ def recorded(path: Path, run: OrbitRun, resume: bool = False) -> OrbitRun:
 
 def crashed(path: Path, run: OrbitRun, keep: int = KEPT) -> list[dict[str, Any]]:
     """The folder of a run that died after `keep` rounds; all that it had logged, some of it about lost rounds."""
-    train(recorded(path, run))
+    run_all_rounds(recorded(path, run))
     records = run.record.records()
     run.record.close()
     journal = path / "journal"
-    size = 8 + run.header.round_bytes + 4  # t, payload, checksum
+    size = 8 + run.header.round_bytes + 4  # t, decision, checksum
     rounds = len(read_journal(journal)[1])
     journal.write_bytes(journal.read_bytes()[: -size * (rounds - keep)])
     (path / "summary.json").unlink()
@@ -73,8 +73,8 @@ def test_everything_up_to_the_crash_is_found_again(monkeypatch: pytest.MonkeyPat
     assert sorted(state.scores) == [0, 10, 20]
 
     other = toy_run(monkeypatch, eval_every=10)
-    for t, payload in enumerate(read_journal(tmp_path / "journal")[1]):
-        other.mover.apply([other.method.decode(payload, t)])
+    for t, decision in enumerate(read_journal(tmp_path / "journal")[1]):
+        other.mover.apply([other.method.decode(decision, t)])
     assert run.problem.weights.fingerprint() == other.problem.weights.fingerprint()
 
 
@@ -159,11 +159,11 @@ def test_a_resumed_run_ends_as_if_nothing_had_been(monkeypatch: pytest.MonkeyPat
         sections = {"algorithm": {"name": name} | ({"pool_size": 8, "local_steps": 3} if i == 1 else {})}
         out = tmp_path / name
         whole = recorded(tmp_path / f"{name} whole", toy_run(monkeypatch, sections))
-        expected = train(whole)
+        expected = run_all_rounds(whole)
         whole.record.close()
         crashed(out, toy_run(monkeypatch, sections))
         again = recorded(out, toy_run(monkeypatch, sections), resume=True)
-        found = train(again)
+        found = run_all_rounds(again)
         again.record.close()
         assert (found["fingerprint"], found["rounds"]) == (expected["fingerprint"], ROUNDS)
         assert found["loss_before"] == expected["loss_before"] and found["seconds"] > 0

@@ -52,7 +52,7 @@ def test_what_a_run_comes_to(undisturbed: dict[str, hpcfed.Result]):
     assert result.summary["status"] == "finished" and result.summary["rounds"] == 6
     assert result.orbit == result.folder / "orbit.safetensors" and result.weights is None
     orbit = hpcfed.read_orbit(result.folder)
-    assert orbit.fingerprint == result.summary["fingerprint"] and orbit.rounds == len(orbit.payloads) == 6
+    assert orbit.fingerprint == result.summary["fingerprint"] and orbit.rounds == len(orbit.decisions) == 6
     assert isinstance(result.model, torch.nn.Module) and not (result.folder / "lock").exists()
     dense = undisturbed["fedsgd"]
     assert dense.orbit is None and dense.weights == dense.folder / "weights.safetensors" and dense.weights.is_file()

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from hpcfed.errors import ConfigError, OrbitError
-from hpcfed.orbit import load, read_journal
+from hpcfed.orbit import load, pack_signs, read_journal
 from hpcfed.runs.folder import RunFolder
-from hpcfed.train.loop import train
+from hpcfed.train.loop import run_all_rounds
 from hpcfed.train.trail import JournalTrail, WeightsTrail
 from hpcfed.weights import Weights
 from hpcfed.weights.checkpoint import load_weights
-from tests.support.orbits import make, payloads_for
+from tests.support.orbits import decisions_for, make
 from tests.support.toy import recorded, toy_run
 
 HEADER = make()
@@ -23,12 +25,12 @@ HEADER = make()
 
 def test_a_journal_of_other_settings_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path):
     run = recorded(toy_run(monkeypatch), tmp_path / "a")
-    train(run)
+    run_all_rounds(run)
     run.record.close()
     (tmp_path / "a" / "summary.json").unlink()
     run = recorded(toy_run(monkeypatch, {"algorithm": {"lr": 0.06}}), tmp_path / "a", resume=True)
     with pytest.raises(ConfigError, match=r"the run was begun with other settings .*lr: 0\.05 -> 0\.06"):
-        train(run)
+        run_all_rounds(run)
     run.record.close()
 
 
@@ -37,29 +39,46 @@ def folder(path: Path, resume: bool = False) -> RunFolder:
 
 
 def test_a_journal_is_gone_on_with_where_it_ends(tmp_path: Path):
-    decisions = payloads_for(HEADER, 7)
+    decisions = decisions_for(HEADER, 7)
     with folder(tmp_path) as new:
         trail = JournalTrail(new, HEADER)
-        assert (trail.rounds, trail.payloads, trail.notes) == (0, [], [])
+        assert (trail.rounds, trail.decisions, trail.notes) == (0, [], [])
         for t in range(4):
             trail.append(t, decisions[t])
         trail.close()
     with folder(tmp_path, resume=True) as again:
         trail = JournalTrail(again, HEADER)
-        assert (trail.rounds, trail.payloads) == (4, decisions[:4])
+        assert (trail.rounds, trail.decisions) == (4, decisions[:4])
         for t in range(4, 7):
             trail.append(t, decisions[t])
         sizes = trail.seal(7, "f" * 32, ended=True)
     orbit = load(tmp_path / "orbit.safetensors")
-    assert (orbit.payloads, orbit.fingerprint) == (decisions, "f" * 32) and orbit.header.to_json() == HEADER.to_json()
+    assert (orbit.decisions, orbit.fingerprint) == (decisions, "f" * 32) and orbit.header.to_json() == HEADER.to_json()
     assert sizes == {"orbit_bytes": (tmp_path / "orbit.safetensors").stat().st_size}
     assert read_journal(tmp_path / "journal")[1] == decisions
+
+
+@pytest.mark.parametrize("mechanism", ["none", "local", "central"])
+def test_a_private_run_waits_for_the_disk_every_round(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mechanism: str):
+    """A round that a power failure took back would be drawn anew, and told twice."""
+    private = mechanism != "none"
+    run = toy_run(monkeypatch, privacy={"mechanism": mechanism, **({"epsilon": 2} if private else {})})
+    decision, on_disk, fdatasync = pack_signs(np.array([1])), list[int](), os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (fdatasync(fd), on_disk.append(os.fstat(fd).st_size)))
+    with folder(tmp_path) as new:
+        trail, sizes = run.open_trail(new), list[int]()
+        for t in range(5):
+            trail.append(t, decision)
+            sizes.append(new.journal.stat().st_size)
+        assert not private or on_disk[-5:] == sizes
+        assert private or len(on_disk) < 5
+        trail.close()
 
 
 def test_a_torn_journal_is_mended_and_says_so(tmp_path: Path):
     with folder(tmp_path) as new:
         trail = JournalTrail(new, HEADER)
-        for t, decision in enumerate(payloads_for(HEADER, 3)):
+        for t, decision in enumerate(decisions_for(HEADER, 3)):
             trail.append(t, decision)
         trail.close()
         new.journal.write_bytes(new.journal.read_bytes()[:-1])
@@ -113,7 +132,7 @@ def test_weights_are_saved_at_once_and_every_so_many_rounds(monkeypatch: pytest.
     fill(weights, 99)
     with folder(tmp_path, resume=True) as again:
         trail = WeightsTrail(again, run.header, weights, save_every=3)
-        assert trail.rounds == 6 and trail.payloads == [] and weights.fingerprint() == marks[6]
+        assert trail.rounds == 6 and trail.decisions == [] and weights.fingerprint() == marks[6]
         end = fill(weights, 8)
         sizes = trail.seal(8, end, ended=True)
     assert sizes == {"weights_bytes": (tmp_path / "weights.safetensors").stat().st_size}
