@@ -48,9 +48,7 @@ def run_round(run: OrbitRun, t: int, state: State) -> Outcome:
     slopes = run.clients.slopes(t, steps)  # forward passes; no weight has changed after them
     slopes = run.attack.on_slopes(slopes, t)  # Byzantine clients, where simulated; collective where they collude
     stop = run.row.any(state.stop)  # collective over the row: was any of its ranks asked to end?
-    tally = send(
-        run, slopes, t, stop
-    )  # collective over the client axis: what all clients send, with FeedSign one bit each
+    tally = send(run, slopes, t, stop)  # collective over the client axis: what all clients send, with FeedSign a bit
     with run.clock.during(UPDATE):
         decision = run.method.decide(tally, t, state.last)  # the same input on every rank, so the same decision
         run.record.append(t, decision)  # journal first: a crash between the two is replayable
@@ -69,11 +67,9 @@ def send(run: OrbitRun, slopes: Slopes, t: int, stop: bool) -> Tally | Reports:
         with run.clock.during(COLLECTIVE):
             return run.transport.collect(sent, sizes, per_row, stop)
     votes = run.attack.on_votes(run.privacy.on_votes(sent), slopes.clients)
-    ballots = Ballots(slopes.clients, votes)
+    ballots, form = Ballots(slopes.clients, votes), run.recipe.algorithm.ballot
     with run.clock.during(COLLECTIVE):
-        return run.privacy.count(
-            run.transport, ballots, run.pool.cohort_size, per_row, run.recipe.algorithm.ballot, stop
-        )
+        return run.privacy.count(run.transport, ballots, run.pool.cohort_size, per_row, form, stop)
 
 
 def outcome(slopes: Slopes, tally: Tally | Reports, shown: bool) -> Outcome:

@@ -83,8 +83,8 @@ def train(
     """
     with meet(lambda: recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)) as meeting:
         if meeting.transport.rank == 0 and not quiet:
-            wanted = meeting.recipe
-            print(f"loading {wanted.model.name} and the data of {wanted.task.name}", file=sys.stderr, flush=True)
+            model, task = meeting.recipe.model.name, meeting.recipe.task.name
+            print(f"loading {model} and the data of {task}", file=sys.stderr, flush=True)
         return run_recipe(meeting, Path(out), resume, force, quiet, on_round, on_score)
 
 
