@@ -12,7 +12,7 @@ import pytest
 
 import hpcfed
 from tests.support.digits import tiny
-from tests.support.harness import Launcher, launch, mpirun
+from tests.support.harness import Launcher, launch
 
 RUNS = {
     "feedsign": ["clients.group=1"],
@@ -35,8 +35,6 @@ def main(folder: Path, rank: str) -> None:
 
 @pytest.mark.parametrize(("launcher", "n"), [("torchrun", 2), ("mpirun", 3)])
 def test_a_script_trains_again_and_again(launcher: Launcher, n: int, tmp_path: Path) -> None:
-    if launcher == "mpirun":
-        mpirun()
     done = launch(launcher, n, ["-m", __spec__.name, str(tmp_path)])
     assert done.code == 0, done.output
     ranks = [json.loads((tmp_path / f"rank{i}").read_text()) for i in range(n)]

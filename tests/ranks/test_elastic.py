@@ -13,7 +13,7 @@ from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.read import read_metrics, read_summary
 from hpcfed.train.start import earlier_attempts, note_begun
 from hpcfed.transport.base import Transport
-from hpcfed.transport.launch import Launch, discover
+from hpcfed.transport.launch import discover
 from tests.support.command import ok
 from tests.support.harness import free_port, launch, run_ranks
 from tests.support.torchrun import ONE_HOST, ended, job, kill, rounds
@@ -104,10 +104,3 @@ def attempts(transport: Transport, folder: str) -> list[Any]:
 def test_what_an_attempt_learns(tmp_path: Path, n: int) -> None:
     for found in run_ranks(n, attempts, str(tmp_path), launcher="torchrun"):
         assert found == [[False, None], [True, None], [True, {"status": "finished"}]]
-
-
-def test_other_launchers_start_nothing_anew(tmp_path: Path) -> None:
-    from hpcfed.transport.choose import choose
-
-    note_begun(Launch(), tmp_path)
-    assert not earlier_attempts(choose(Launch()), Launch(), tmp_path).begun

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from hpcfed.orbit import load_any, read_journal
 from hpcfed.privacy import total_epsilon
@@ -84,9 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> dict[str, Result]:
     """Every variant in one process: what all other launches must find."""
-    before = torch.get_num_threads()
     found = {name: one_run(choose(Launch()), str(folder / name), VARIANTS[name]) for name in VARIANTS}
-    torch.set_num_threads(before)
     assert all(status == "finished" and raw for _, status, _, raw in found.values())
     assert len({fingerprint for fingerprint, *_ in found.values()}) == len(VARIANTS)  # each setting did something
     return found

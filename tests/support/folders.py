@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpcfed.runs.folder import RunFolder
-from tests.support.runs import summary
+from tests.support.runs import made_up_summary
 
 RECIPE = 'rounds = 10\neval_every = 5\n[model]\nname = "opt"\n[algorithm]\nlr = 1e-3\n'
 ENV = {"python": "3.11"}
@@ -22,7 +22,7 @@ def finished(path: Path, **changes: object) -> None:
     with RunFolder.create(path, RECIPE, ENV) as folder:
         folder.journal.write_bytes(b"all rounds")
         folder.log({"t": 100, "loss": 0.5})
-        folder.write_summary(summary(**changes))
+        folder.write_summary(made_up_summary(**changes))
 
 
 def contents(path: Path) -> dict[str, bytes]:

@@ -2,11 +2,11 @@
 
     run_ranks(3, body, 7)                        body(transport, 7) on three ranks -> [result of rank 0, 1, 2]
     run_ranks(3, body, 7, launcher="mpirun")     the same under mpirun
-    launch("torchrun", 2, ["-m", "hpcfed", "train", "digits"])  -> Finished(code, output, results, seconds)
+    launch("torchrun", 2, ["-m", "hpcfed", "train", "digits"])  -> Finished(code, output, seconds)
 
 launchers: "ranks" sets torchrun's variables itself (fast), "torchrun" and "mpirun" are the real ones. A launch starts
 an interpreter and imports torch on every rank, so one launch should check many things.
-`body` is a module-level function of a test file; arguments and results travel as JSON.
+`body` is a module-level function, of a test file or of tests/support; arguments and results travel as JSON.
 """
 
 from __future__ import annotations

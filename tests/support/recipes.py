@@ -10,7 +10,7 @@ from hpcfed.errors import ConfigError
 SMALLEST = {"rounds": 1, "model": {"name": "m"}, "task": {"name": "t"}, "algorithm": {"lr": 1e-3}}
 
 
-def refused(*overrides: str) -> str:
+def refused_override(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load_recipe("digits", overrides)
     return str(caught.value)

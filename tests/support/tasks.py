@@ -1,16 +1,25 @@
-"""From a recipe's two sections to a task and its model, as the program does it, and the plain evaluation of a split."""
+"""From a recipe's two sections to a task and its model, as the program does it; six sentences for it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hpcfed.config import ModelConfig, TaskConfig
 from hpcfed.model import load_model, load_processor, model_kind
-from hpcfed.tasks import Batch, Task, kind_of, load_task
+from hpcfed.tasks import Batch, Examples, Task, kind_of, load_task
+from tests.support.small import sentences
+
+SENTENCES = sentences(6, seed=3)
+
+
+def same_examples(a: Examples, b: Examples) -> bool:
+    """Whether two splits hold the same encoded texts."""
+    return len(a) == len(b) and all(np.array_equal(a[i]["input_ids"], b[i]["input_ids"]) for i in range(len(a)))
 
 
 def open_task(folder: Path, owners: str | None = None, pad_token: str | None = None, **settings: Any) -> Task:

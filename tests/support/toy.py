@@ -12,12 +12,12 @@ from torch import nn
 from hpcfed.config import validate
 from hpcfed.noise import spec
 from hpcfed.runs.folder import RunFolder
-from hpcfed.runs.record import FolderRecord
+from hpcfed.runs.record import Callback, FolderRecord
 from hpcfed.tasks import Batch, Examples, Form, Task
 from hpcfed.train import build
 from hpcfed.train.build import build_run
 from hpcfed.train.problem import Problem
-from hpcfed.train.run import Run
+from hpcfed.train.run import OrbitRun
 from hpcfed.transport.solo import SoloTransport
 from hpcfed.weights import Weights
 
@@ -56,7 +56,7 @@ def toy_task(examples: int = 60) -> Task:
     )
 
 
-def toy_run(monkeypatch: pytest.MonkeyPatch, sections: dict | None = None, **top: object) -> Run:
+def toy_run(monkeypatch: pytest.MonkeyPatch, sections: dict | None = None, **top: object) -> OrbitRun:
     """A whole Run on a model of 21 weights, built by build_run from a recipe."""
     raw: dict = {"rounds": ROUNDS, "model": {"name": "toy"}, "task": {"name": "toy"}, **top}
     raw |= {"clients": {"count": CLIENTS, "batch": 8}, "algorithm": {"lr": 0.05, "mu": 0.01}}
@@ -72,7 +72,23 @@ def toy_run(monkeypatch: pytest.MonkeyPatch, sections: dict | None = None, **top
     return build_run(recipe, SoloTransport())
 
 
-def recorded(run: Run, path: Path, resume: bool = False, force: bool = False) -> Run:
+def recorded(
+    run: OrbitRun, path: Path, resume: bool = False, force: bool = False, on_round: Callback | None = None
+) -> OrbitRun:
     """The run, which goes on record in a folder."""
-    run.record = FolderRecord(RunFolder.create(path, "rounds = 1\n", {}, force, resume), quiet=True)
+    run.record = FolderRecord(RunFolder.create(path, "rounds = 1\n", {}, force, resume), True, on_round)
     return run
+
+
+class Heard(SoloTransport):
+    """A row that puts on `air` what it says, or hears what is there."""
+
+    def __init__(self, air: list[bytes], rank: int = 0) -> None:
+        super().__init__()
+        self.air, self.rank = air, rank
+
+    def broadcast(self, data: bytes | None, root: int = 0) -> bytes:
+        if data is None:
+            return self.air.pop(0)
+        self.air.append(data)
+        return data

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,16 +20,22 @@ from tests.support.folders import contents
 from tests.support.harness import ROOT
 
 
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Inside, no file grows beyond so many bytes."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
 def test_write_atomic_leaves_the_old_file(tmp_path):
     file = tmp_path / "f"
     write_atomic(file, "old")
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, old[1]))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            write_atomic(file, "n" * 100)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    with room_for(10), pytest.raises(OSError, match="too large"):
+        write_atomic(file, "n" * 100)
     assert contents(tmp_path) == {"f": b"old"}
 
 
@@ -50,6 +59,23 @@ def test_the_file_is_checked_before_it_has_its_name(tmp_path: Path):
     write_atomic(file, "old")
     write_atomic(file, "new", check)
     assert seen == [(tmp_path, b"new", b"old")] and contents(tmp_path) == {"f": b"new"}
+
+
+def test_it_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen, fsync, replace = list[str](), os.fsync, Path.replace
+
+    def noted_fsync(fd: int) -> None:
+        seen.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+        fsync(fd)
+
+    def noted_replace(path: Path, target: Path) -> Path:
+        seen.append("name")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    write_atomic(tmp_path / "f", "new", lambda _: seen.append("check"))
+    assert seen == ["file", "check", "name", "folder"]
 
 
 def test_what_fails_leaves_the_old_file_and_no_other(tmp_path: Path):
@@ -105,16 +131,26 @@ def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path, when: str):
 
 
 def test_a_disk_that_is_nearly_full_takes_a_part_and_then_says_so(tmp_path: Path):
-    fd, old = os.open(tmp_path / "f", os.O_WRONLY | os.O_CREAT), resource.getrlimit(resource.RLIMIT_FSIZE)
-    assert write_all(fd, b"") == 0 and write_all(fd, memoryview(b"abc")) == 3
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, old[1]))
+    fd = os.open(tmp_path / "f", os.O_WRONLY | os.O_CREAT)
     try:
-        with pytest.raises(OSError, match="too large"):
+        assert write_all(fd, b"") == 0 and write_all(fd, memoryview(b"abc")) == 3
+        with room_for(10), pytest.raises(OSError, match="too large"):
             write_all(fd, b"0123456789")
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
         os.close(fd)
     assert (tmp_path / "f").read_bytes() == b"abc0123456"  # the write that took only seven bytes was gone on with
+
+
+@pytest.mark.parametrize(("number", "passed_over"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_a_file_system_that_cannot_sync_folders_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, passed_over: bool
+):
+    def refuse(fd: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with nullcontext() if passed_over else pytest.raises(OSError, match=os.strerror(number)):
+        sync_folder(tmp_path)
 
 
 def test_a_folder_is_synced_and_what_is_none_is_an_error(tmp_path: Path):

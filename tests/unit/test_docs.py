@@ -99,6 +99,11 @@ def blocks(page: Path) -> list[list[str]]:
     return [block.splitlines() for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
 
 
+def test_the_commands_are_found():
+    assert {"train RECIPE", "doctor [RECIPE]"} <= {" ".join(line.split()[:2]) for line in commands(ROOT / "README.md")}
+    assert len(list(commands(ROOT / "docs" / "LAUNCH.md"))) > 10
+
+
 def commands(page: Path) -> Iterator[str]:
     """What stands behind `hpcfed` in blocks and in code of the text, without comments."""
     lines = [line for block in blocks(page) for line in block]

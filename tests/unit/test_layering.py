@@ -193,12 +193,15 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["orbit", "verify", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["--help"], ["train", "--help"], ["orbit", "verify", "--help"], ["privacy", "--help"]], ids=" ".join
+)
 def test_help_starts_light(command):
     code = f"import sys\nsys.argv = ['hpcfed', *{command}]\nfrom hpcfed.cli.main import main\n"
     loaded = loaded_by(code + "try:\n    main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n")
     assert "typer" in loaded
-    assert not loaded & {"torch", "transformers", "mpi4py", "datasets", "numba", "numpy", "matplotlib"}
+    heavy = {"torch", "transformers", "mpi4py", "datasets", "numba", "numpy", "matplotlib", "scipy", "dp_accounting"}
+    assert not loaded & heavy
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import hpcfed, ok, refused, settings
-from tests.support.runs import summary
+from tests.support.runs import made_up_summary
 
 BASE = ["submit", "digits", "--nodes", "1", "--time", "10", "--dry-run"]
 
@@ -55,7 +55,7 @@ def test_a_job_that_would_be_refused_in_the_end_is_refused_at_once(slurm: Path):
 def test_an_interrupted_run_is_queued_again(slurm: Path):
     out = slurm / "run"
     ok("train", "digits", *settings(rounds=2, task__eval_limit=20), "--out", out, "--quiet")
-    (out / "summary.json").write_text(json.dumps(summary(status="interrupted")))
+    (out / "summary.json").write_text(json.dumps(made_up_summary(status="interrupted")))
     assert ok(*BASE[:-1], "--out", out, *settings(rounds=2, task__eval_limit=20)).out == "12\n"
 
 

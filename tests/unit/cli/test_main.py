@@ -6,7 +6,6 @@ The commands about orbits are in test_orbit.py, those for clusters in test_clust
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -169,9 +168,3 @@ def test_compare(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     said = ok("compare", "first", "second")
     assert "first" in said.out and "second" in said.out and percent(summary(run)["metric_after"]) in said.out
     assert "nowhere" in refused("compare", "first", "nowhere")
-
-
-def test_the_command_starts_without_torch():
-    heavy = "{'torch', 'numpy', 'transformers', 'numba'}"
-    code = f"import sys; import hpcfed.cli.main; sys.exit(bool({heavy} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=environment(dict(os.environ)))

@@ -13,7 +13,7 @@ from hpcfed.orbit import load_any, seal
 from hpcfed.runs.progress import percent
 from hpcfed.tasks.evaluate import Score
 from tests.support.orbits import make
-from tests.support.runs import summary
+from tests.support.runs import made_up_summary
 
 
 @pytest.mark.parametrize(
@@ -29,12 +29,12 @@ def test_percent_and_count():
 
 def test_summary_table_also_of_unknown_figures():
     stream = io.StringIO()
-    summary_table(summary(model="[red]m", wire_payload_bytes=1250), stream)
+    summary_table(made_up_summary(model="[red]m", wire_payload_bytes=1250), stream)
     text = stream.getvalue()
     for part in ("[red]m", "50.0 % -> 75.0 %", "1.25 kB", "12.5 s", "1 GB", "f" * 32, "finished after 100 rounds"):
         assert part in text
     stream = io.StringIO()
-    summary_table(dict.fromkeys(summary()), stream)
+    summary_table(dict.fromkeys(made_up_summary()), stream)
     assert "- -> -" in stream.getvalue()
 
 

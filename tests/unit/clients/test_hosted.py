@@ -94,6 +94,10 @@ def test_a_changed_file_or_weight_is_noticed(place: Path, tmp_path: Path):
     (tmp_path / "run" / "summary.json").unlink()
     assert "the training data, or who holds which, changed since the run began" in refused(*argv, "--resume")
     (tmp_path / "gone.jsonl").replace(tmp_path / "a.jsonl")
+    named = file.read_bytes()
+    lines(file, [{"id": "a", "data": "a.jsonl", "weight": 4}, {"id": "b", "data": "b.jsonl", "weight": 5}])
+    assert "the training data, or who holds which, changed since the run began" in refused(*argv, "--resume")
+    file.write_bytes(named)
     assert hpcfed(*argv, "--resume").code == 0
 
 

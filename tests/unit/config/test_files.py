@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpcfed.config import load_recipe, shipped, to_toml, validate
 from hpcfed.errors import ConfigError
-from tests.support.recipes import SMALLEST, refused
+from tests.support.recipes import SMALLEST, refused_override
 
 TEXT = st.characters(exclude_categories=["Cs"])
 
@@ -63,13 +63,13 @@ def test_every_value_survives_toml(text, lr, words, per_round):
     ],
 )
 def test_unknown_setting_names_the_nearest(override, nearest):
-    text = refused(override)
+    text = refused_override(override)
     assert "is not a setting" in text and "(known: " in text
     assert (f"did you mean {nearest}?" in text) if nearest else ("did you mean" not in text)
 
 
 def test_all_that_is_wrong_is_said_at_once():
-    text = refused("algorithm.lr=0", "algorithm.mo=1", "rounds=0")
+    text = refused_override("algorithm.lr=0", "algorithm.mo=1", "rounds=0")
     assert len(text.splitlines()) == 3 and all(word in text for word in ("algorithm.lr", "algorithm.mo", "rounds"))
 
 
@@ -81,11 +81,11 @@ def test_missing_settings_are_named():
 
 @pytest.mark.parametrize("item", ["algorithm.lr", "=3", " =3", "rounds", ""])
 def test_set_is_key_equals_value(item):
-    assert "write it as section.key=value" in refused(item)
+    assert "write it as section.key=value" in refused_override(item)
 
 
 def test_set_below_a_setting():
-    assert "rounds is a setting, not a section" in refused("rounds.x=3")
+    assert "rounds is a setting, not a section" in refused_override("rounds.x=3")
 
 
 def test_set_reads_toml_values_and_bare_words():
@@ -127,4 +127,4 @@ def test_unreadable_recipe(tmp_path, raw):
 
 
 def test_a_choice_of_types_is_one_message():
-    assert refused("clients.per_round=half").count("clients.per_round") == 1
+    assert refused_override("clients.per_round=half").count("clients.per_round") == 1

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from hpcfed.config import Recipe, validate
 from hpcfed.config.section import NotNegative, Positive, Section
-from tests.support.recipes import SMALLEST, refused
+from tests.support.recipes import SMALLEST, refused_override
 
 
 class Oven(Section):
@@ -39,7 +39,7 @@ def test_a_recipe_cannot_be_changed():
 
 @pytest.mark.parametrize("override", ["algorithm.lr=true", "seed=false", "clients.per_round=true", "model.name=true"])
 def test_true_and_false_are_no_numbers(override):
-    assert "true and false" in refused(override)
+    assert "true and false" in refused_override(override)
 
 
 @pytest.mark.parametrize("setting", ["heat", "trays", "rest", "dish"])

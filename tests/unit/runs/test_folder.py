@@ -17,7 +17,7 @@ from hpcfed.errors import RunFolderError
 from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.read import read_summary
 from tests.support.folders import ENV, RECIPE, contents, finished, interrupted
-from tests.support.runs import summary
+from tests.support.runs import made_up_summary
 
 
 def test_new_folder(tmp_path):
@@ -71,7 +71,7 @@ def test_unfinished_run_wants_a_decision_and_resumes(tmp_path):
         folder.rewind(3)
         folder.log({"t": 4, "loss": 0.25})
         assert [(r["t"], r["loss"]) for r in folder.records()] == [(0, 0.5), (1, 0.5), (2, 0.5), (3, 0.5), (4, 0.25)]
-        folder.write_summary(summary(status="interrupted"))
+        folder.write_summary(made_up_summary(status="interrupted"))
     env = json.loads((path / "env.json").read_text())
     assert env["python"] == "3.12" and [old["python"] for old in env["earlier"]] == ["3.11"]
     with RunFolder.create(path, RECIPE, ENV, resume=True):
@@ -122,7 +122,7 @@ def test_files_that_are_no_run_stay_as_they_are(tmp_path, name):
 
 def test_unfinished_without_journal_cannot_be_resumed(tmp_path):
     with RunFolder.create(tmp_path / "a", RECIPE, ENV) as folder:
-        folder.write_summary(summary(status="interrupted"))
+        folder.write_summary(made_up_summary(status="interrupted"))
     with pytest.raises(RunFolderError, match="without a journal"):
         RunFolder.create(tmp_path / "a", RECIPE, ENV, resume=True)
 
@@ -194,7 +194,7 @@ def test_full_disk(tmp_path):
             with pytest.raises(RunFolderError, match=r"metrics.jsonl: cannot write.*free space"):
                 folder.log({"t": 5, "loss": 1.0})
             with pytest.raises(RunFolderError, match=r"summary.json: cannot write"):
-                folder.write_summary(summary())
+                folder.write_summary(made_up_summary())
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
         assert "summary.json" not in contents(tmp_path / "a")
@@ -216,11 +216,11 @@ def test_metrics_lines_are_json_whatever_the_numbers(tmp_path):
 
 def test_summary_needs_every_key(tmp_path):
     with RunFolder.create(tmp_path, RECIPE, ENV) as folder:
-        incomplete = summary()
+        incomplete = made_up_summary()
         del incomplete["orbit_bytes"]
         with pytest.raises(AssertionError, match="orbit_bytes"):
             folder.write_summary(incomplete)
         with pytest.raises(AssertionError):
-            folder.write_summary(summary(status="done"))
-        folder.write_summary(summary(loss_after=float("nan")))
+            folder.write_summary(made_up_summary(status="done"))
+        folder.write_summary(made_up_summary(loss_after=float("nan")))
         assert read_summary(tmp_path)["loss_after"] is None

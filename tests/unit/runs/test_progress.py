@@ -9,6 +9,7 @@ import pytest
 
 from hpcfed.errors import ConfigError
 from hpcfed.runs.progress import Progress, TensorBoardLog, console, duration
+from tests.support.runs import scalars
 
 
 class Terminal(io.StringIO):
@@ -114,10 +115,10 @@ def test_duration(seconds, text):
 
 
 def test_tensorboard(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("tensorboard")
     with TensorBoardLog(tmp_path / "board") as board:
         board.scalar("loss", 0.5, 3)
-    assert any((tmp_path / "board").iterdir())
+        board.scalar("test/accuracy", 0.25, 4)
+    assert scalars(tmp_path / "board") == {"loss": [(3, 0.5)], "test/accuracy": [(4, 0.25)]}
 
     real = builtins.__import__
 

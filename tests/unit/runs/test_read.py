@@ -56,7 +56,7 @@ def test_comparison_errors(tmp_path):
 
 
 def test_a_recipe_that_an_older_version_wrote_is_the_same_recipe():
-    """It named the settings of all methods, at their defaults; and left local steps to the method."""
+    """It named the settings of all methods, at their defaults."""
     for name in ("feedsign", "fedkseed"):
         new = to_toml(load_recipe("digits", [f"algorithm.name={name}"]))
         every = 'seeds = "own"\ntally = "mean"\ntrim = 0.2\npool_size = 1024\nhistory_clip = 1000.0\nlocal_epochs = 1\n'

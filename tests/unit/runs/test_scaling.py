@@ -13,14 +13,14 @@ from hpcfed.clock import SHARES
 from hpcfed.config import load_recipe, to_toml
 from hpcfed.runs.plots import draw
 from hpcfed.runs.scaling import read_study, study_figure
-from tests.support.runs import is_picture, summary
+from tests.support.runs import is_picture, made_up_summary
 
 
 def run(path: Path, rows: int, clients: int, seconds: float, *more: str, shards: int = 1, timed: bool = True) -> Path:
     """A finished run with so many seconds a round, of which 60 % went into forward passes and 10 % into the others."""
     path.mkdir(parents=True)
     (path / "recipe.toml").write_text(to_toml(load_recipe("digits", [f"clients.count={clients}", *more])))
-    found = summary(rows=rows, shards=shards, clients=clients, seconds_per_round=seconds)
+    found = made_up_summary(rows=rows, shards=shards, clients=clients, seconds_per_round=seconds)
     (path / "summary.json").write_text(json.dumps(found))
     line = {"t": 40, "loss": 1.0, "uplink_bits_per_client": 1}
     split = dict(zip(SHARES, (np.array([6, 1, 1, 1, 1]) * seconds / 10).tolist(), strict=True))
@@ -71,7 +71,7 @@ def test_runs_that_are_no_study(tmp_path: Path):
     }
     for why, runs in others.items():
         assert read_study(runs) is None, why
-    (two / "summary.json").write_text(json.dumps(summary(rows=2, shards=1, seconds_per_round=None)))
+    (two / "summary.json").write_text(json.dumps(made_up_summary(rows=2, shards=1, seconds_per_round=None)))
     assert read_study([one, two]) is None
     (two / "summary.json").unlink()  # still going on
     assert read_study([one, two]) is None

@@ -10,9 +10,8 @@ from hpcfed.config import TaskConfig
 from hpcfed.errors import ConfigError, DataError
 from hpcfed.tasks.build import IMAGES, kind_of, task_info, usual_length
 from hpcfed.tasks.table import TASKS
-from tests.support.rows import ROWS
 from tests.support.small import save_tiny_folder, tiny_sst2, write_jsonl
-from tests.support.tasks import open_task
+from tests.support.tasks import SENTENCES, open_task
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +25,10 @@ def vit(tmp_path_factory):
 
 
 def test_other_columns_and_named_labels(tmp_path, opt):
-    rows = [{"text": r["sentence"], "verdict": ["negative", "positive"][r["label"]]} for r in ROWS]
+    rows = [{"text": r["sentence"], "verdict": ["negative", "positive"][r["label"]]} for r in SENTENCES]
     data = write_jsonl(tmp_path / "train.jsonl", rows)
     task = open_task(opt, name="sst2", data=str(data), eval_splits=["train"], text=["text"], label="verdict")
-    assert task.train.labels.tolist() == [row["label"] for row in ROWS]
+    assert task.train.labels.tolist() == [row["label"] for row in SENTENCES]
 
 
 def test_a_custom_task_takes_everything_from_the_recipe_and_the_data(tmp_path, opt):

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from hpcfed.errors import DataError
 from hpcfed.tasks.labels import class_indices, class_names, few_shot, limited
-from tests.support.rows import same
 from tests.support.small import save_tiny_folder, tiny_sst2, write_jsonl
-from tests.support.tasks import open_task
+from tests.support.tasks import open_task, same_examples
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,9 @@ def test_few_shot_takes_k_a_class_by_seed(tmp_path, opt):
     first, again, other = (
         open_task(opt, name="sst2", data=data, few_shot=4, few_shot_seed=seed).train for seed in (13, 13, 21)
     )
-    assert np.bincount(first.labels).tolist() == [4, 4] and same(first, again) and not same(first, other)
+    assert (
+        np.bincount(first.labels).tolist() == [4, 4] and same_examples(first, again) and not same_examples(first, other)
+    )
     with pytest.raises(DataError, match=r"task.few_shot=400: .* has only \d+ examples of class 'negative'"):
         open_task(opt, name="sst2", data=data, few_shot=400)
 

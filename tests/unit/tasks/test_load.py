@@ -17,9 +17,8 @@ import pytest
 
 from hpcfed.errors import DataError
 from hpcfed.tasks.load import open_splits
-from tests.support.rows import ROWS, same
 from tests.support.small import save_tiny_folder, tiny_sst2, write_jsonl
-from tests.support.tasks import open_task
+from tests.support.tasks import SENTENCES, open_task, same_examples
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +27,17 @@ def opt(tmp_path_factory):
 
 
 def as_csv(path: Path, separator: str = ",") -> None:
-    lines = [separator.join(ROWS[0])] + [separator.join(str(v) for v in row.values()) for row in ROWS]
+    lines = [separator.join(SENTENCES[0])] + [separator.join(str(v) for v in row.values()) for row in SENTENCES]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def as_parquet(path: Path) -> None:
-    pq.write_table(pa.Table.from_pylist(ROWS), path)
+    pq.write_table(pa.Table.from_pylist(SENTENCES), path)
 
 
 WRITERS = {
-    "jsonl": lambda path: write_jsonl(path, ROWS),
-    "json": lambda path: path.write_text(json.dumps(ROWS), encoding="utf-8"),
+    "jsonl": lambda path: write_jsonl(path, SENTENCES),
+    "json": lambda path: path.write_text(json.dumps(SENTENCES), encoding="utf-8"),
     "csv": as_csv,
     "tsv": lambda path: as_csv(path, "\t"),
     "parquet": as_parquet,
@@ -49,20 +48,22 @@ WRITERS = {
 def test_every_file_format_gives_the_same_examples(tmp_path, opt, suffix):
     for split in ("train", "validation"):
         WRITERS[suffix](tmp_path / f"{split}.{suffix}")
-    write_jsonl(tmp_path / "other" / "train.jsonl", ROWS)
+    write_jsonl(tmp_path / "other" / "train.jsonl", SENTENCES)
     folder = open_task(opt, name="sst2", data=str(tmp_path / "other"), eval_splits=["train"])
     found = open_task(opt, name="sst2", data=str(tmp_path))
-    assert same(found.train, folder.train) and same(found.splits["validation"], folder.train)
-    assert found.train.labels.tolist() == [row["label"] for row in ROWS]
+    assert same_examples(found.train, folder.train) and same_examples(found.splits["validation"], folder.train)
+    assert found.train.labels.tolist() == [row["label"] for row in SENTENCES]
 
 
 def test_files_patterns_and_shards(tmp_path, opt):
-    write_jsonl(tmp_path / "data" / "train-00000-of-00002.jsonl", ROWS[:3])
-    write_jsonl(tmp_path / "data" / "train-00001-of-00002.jsonl", ROWS[3:])
-    write_jsonl(tmp_path / "reviews.jsonl", ROWS)
+    write_jsonl(tmp_path / "data" / "train-00000-of-00002.jsonl", SENTENCES[:3])
+    write_jsonl(tmp_path / "data" / "train-00001-of-00002.jsonl", SENTENCES[3:])
+    write_jsonl(tmp_path / "reviews.jsonl", SENTENCES)
     whole = open_task(opt, name="sst2", data=str(tmp_path / "reviews.jsonl"), eval_splits=["train"])
     for data in ("data", "data/*.jsonl", "data/train-0000?-of-00002.jsonl"):
-        assert same(open_task(opt, name="sst2", data=str(tmp_path / data), eval_splits=["train"]).train, whole.train)
+        assert same_examples(
+            open_task(opt, name="sst2", data=str(tmp_path / data), eval_splits=["train"]).train, whole.train
+        )
     assert whole.splits["train"] is whole.train  # read and encoded once
 
 
@@ -99,10 +100,10 @@ def test_a_bad_line_is_named(tmp_path, opt, line, where, what):
 
 
 def test_a_repaired_file_is_read_anew(tmp_path, opt):
-    file = write_jsonl(tmp_path / "train.jsonl", ROWS)
+    file = write_jsonl(tmp_path / "train.jsonl", SENTENCES)
     stamp = file.stat()
     before = open_task(opt, name="sst2", data=str(file), eval_splits=["train"])
-    flipped = [{**row, "label": 1 - row["label"]} for row in ROWS]
+    flipped = [{**row, "label": 1 - row["label"]} for row in SENTENCES]
     write_jsonl(file, flipped)  # as long as before, and as old
     os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     after = open_task(opt, name="sst2", data=str(file), eval_splits=["train"])
@@ -123,8 +124,8 @@ def test_a_csv_line_with_too_many_fields_is_named(tmp_path, opt):
 
 
 def test_unlabelled_splits_and_mixed_or_missing_folders(tmp_path, opt):
-    rows = [{**row, "label": -1} for row in ROWS]
-    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    rows = [{**row, "label": -1} for row in SENTENCES]
+    write_jsonl(tmp_path / "train.jsonl", SENTENCES)
     write_jsonl(tmp_path / "test.jsonl", rows)
     with pytest.raises(DataError, match="no row has a label"):
         open_task(opt, name="sst2", data=str(tmp_path), eval_splits=["test"])

@@ -34,8 +34,9 @@ def test_a_run_tells_where_its_time_went(monkeypatch: pytest.MonkeyPatch, tmp_pa
         assert whole == pytest.approx(summary["seconds"], abs=1e-4)  # the parts are rounded to 0.1 microseconds
 
 
-def test_a_private_run_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    run = recorded(toy_run(monkeypatch, privacy={"mechanism": "local", "epsilon": 2}), tmp_path / "a")
+@pytest.mark.parametrize("mechanism", ["local", "central"])
+def test_a_private_run_does_not_tell_where_its_time_went(monkeypatch: pytest.MonkeyPatch, tmp_path, mechanism: str):
+    run = recorded(toy_run(monkeypatch, privacy={"mechanism": mechanism, "epsilon": 2}), tmp_path / "a")
     assert run_all_rounds(run)["time_split"] is None and not any("time" in r for r in run.record.records())
     run.record.close()
 

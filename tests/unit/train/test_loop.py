@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,7 @@ import pytest
 
 from hpcfed.errors import DivergedError
 from hpcfed.messages import Slopes, Steps
-from hpcfed.orbit import read_journal
-from hpcfed.runs.folder import RunFolder
-from hpcfed.runs.record import FolderRecord
+from hpcfed.orbit import load, read_journal
 from hpcfed.train.loop import run_all_rounds
 from tests.support.toy import ROUNDS, recorded, toy_run
 
@@ -30,6 +29,8 @@ def test_summary_log_and_orbit_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert summary["metric_after"] > summary["metric_before"] and summary["loss_after"] < summary["loss_before"]
     records = run.record.records()
     run.record.close()
+    orbit = load(tmp_path / "a" / "orbit.safetensors")
+    assert orbit.fingerprint == summary["fingerprint"] and orbit.rounds == ROUNDS
     assert [r["t"] for r in records if "split" in r] == [0, 15, 30, 40]
     assert [r["t"] for r in records if "agreement" in r] == list(range(4, 41, 4))
     assert all(0.5 <= r["agreement"] <= 1 for r in records if "agreement" in r)
@@ -64,17 +65,25 @@ def test_a_run_is_evaluated_before_on_the_way_and_after(
     assert [record["t"] for record in records if "split" in record] == evaluated
 
 
+@pytest.fixture
+def handlers() -> Iterator[list[Any]]:
+    """Of SIGNALS: none that would end these tests, if the run did not listen."""
+    before = [signal.signal(number, lambda *_: None) for number in SIGNALS]
+    yield [signal.getsignal(number) for number in SIGNALS]
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_signal_ends_the_run_after_the_next_round_and_it_goes_on_later(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: signal.Signals
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, handlers: list[Any], number: signal.Signals
 ):
     def ask(line: dict[str, Any]) -> None:
         if line["t"] == 5:
             signal.raise_signal(number)
 
-    handlers, mask = [signal.getsignal(n) for n in SIGNALS], signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    run = toy_run(monkeypatch)
-    run.record = FolderRecord(RunFolder.create(tmp_path / "a", "rounds = 1\n", {}), True, ask)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    run = recorded(toy_run(monkeypatch), tmp_path / "a", on_round=ask)
     stopped = run_all_rounds(run)
     run.record.close()
     assert (stopped["status"], stopped["rounds"]) == ("interrupted", 6)
@@ -90,16 +99,19 @@ def test_a_signal_ends_the_run_after_the_next_round_and_it_goes_on_later(
     assert [ended[0][key] for key in same] == [ended[1][key] for key in same] and ended[0]["status"] == "finished"
 
 
-def test_a_second_interrupt_ends_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    def insist(line: dict[str, Any]) -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+def test_a_second_interrupt_ends_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, handlers: list[Any]):
+    said = list[str]()
 
-    run = toy_run(monkeypatch)
-    run.record = FolderRecord(RunFolder.create(tmp_path, "rounds = 1\n", {}), True, insist)
+    def insist(line: dict[str, Any]) -> None:
+        for time in ("once", "twice", "in vain"):
+            signal.raise_signal(signal.SIGINT)
+            said.append(time)
+
+    run = recorded(toy_run(monkeypatch), tmp_path, on_round=insist)
     with pytest.raises(KeyboardInterrupt):
         run_all_rounds(run)
     run.record.close()
+    assert said == ["once"]
     assert len(read_journal(tmp_path / "journal")[1]) == 1 and not (tmp_path / "summary.json").exists()
 
 

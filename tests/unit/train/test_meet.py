@@ -18,7 +18,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_rank_meets_itself():
-    recipe = tiny()
+    recipe = tiny("mesh.device=cpu")
     with meet(lambda: recipe) as meeting:
         assert meeting.recipe is recipe and meeting.launch == Launch()
         transport = meeting.transport

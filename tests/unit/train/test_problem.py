@@ -10,6 +10,7 @@ import torch
 from hpcfed.config import Recipe, load_recipe
 from hpcfed.errors import ConfigError
 from hpcfed.model import load_model
+from hpcfed.noise import engine
 from hpcfed.orbit import Header
 from hpcfed.train.build import build_run
 from hpcfed.train.problem import _affordable, build_base, build_problem, few_inputs
@@ -56,14 +57,10 @@ def test_a_base_model_is_that_of_the_run(dtype: str):
 
 
 def test_threads_are_those_of_the_recipe():
-    before = torch.get_num_threads()
-    try:
-        build_problem(tiny("mesh.threads=2"))
-        assert torch.get_num_threads() == 2
-        build_problem(tiny("mesh.threads=0"))  # as they are
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    assert torch.get_num_threads() == 1
+    for setting in (3, 0):  # 0: as they are
+        build_problem(tiny(f"mesh.threads={setting}"))
+        assert torch.get_num_threads() == engine._threads == 3
 
 
 def test_a_task_and_a_model_that_do_not_go_together(text: Recipe):

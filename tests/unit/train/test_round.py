@@ -9,16 +9,12 @@ import torch.nn.functional as F
 from hpcfed.noise import spec
 from hpcfed.seeds import coin, derive, name_key
 from hpcfed.train.round import State, run_round
-from tests.support.toy import CLASSES, CLIENTS, FEATURES, ROUNDS, Line, collate, toy_run
+from tests.support.oracle import loss
+from tests.support.toy import CLIENTS, ROUNDS, Line, collate, toy_run
 
 
 def direction(seed: int, name: str, n: int, distribution: str) -> np.ndarray:
     return spec.z(seed, name_key(name), np.arange(n, dtype=np.uint64), distribution)
-
-
-def loss(w: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> float:
-    logits = (x @ w["dense.weight"].reshape(CLASSES, FEATURES).T + w["dense.bias"]).astype(np.float64)
-    return float((np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y]).mean())
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])

@@ -38,6 +38,38 @@ def test_an_error_of_all_rows_is_said_by_row_0_only(capsys: pytest.CaptureFixtur
     assert said(transport, error, capsys) == (1, "")
 
 
+class Ending(SoloTransport):
+    """Notes how it is left."""
+
+    def __init__(self, torn: bool = False) -> None:
+        super().__init__()
+        self.left, self.torn = list[str](), torn
+
+    def abort(self, code: int) -> None:  # type: ignore[override]
+        self.left.append(f"abort {code}")
+
+    def close(self) -> None:
+        self.left.append("close")
+        if self.torn:
+            raise PeerLostError("lost row 1")
+
+
+@pytest.mark.parametrize(
+    ("shared", "torn", "left"),
+    [
+        (True, False, ["close"]),  # all are here: nobody is torn down
+        (True, True, ["close", "abort 1"]),
+        (False, False, ["abort 1", "close"]),  # the others wait for this row
+    ],
+)
+def test_rows_that_fail_alike_leave_together(
+    shared: bool, torn: bool, left: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    transport, error = Ending(torn), ConfigError("too few groups")
+    assert said(transport, transport.everywhere(error) if shared else error, capsys)[0] == 1
+    assert transport.left == left
+
+
 @pytest.mark.parametrize(("code", "ends"), [(None, None), (0, 0), (7, 7), ("no", 1)])
 def test_exit_statuses_pass_through(code: object, ends: object, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended, guard(SoloTransport()):

@@ -5,9 +5,13 @@ tests/ranks/test_transport.py has the collectives on 2 and 3 ranks, and what hap
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 import torch
+import torch.distributed as dist
 
+from hpcfed.transport import torchdist
 from hpcfed.transport.launch import Launch, MeetingPoint
 from hpcfed.transport.torchdist import agent_store, gloo_says, gpu_for_each, own_address
 
@@ -28,9 +32,32 @@ def test_gloos_message_without_its_source_and_its_guesses(message: str, said: st
 
 def test_ranks_of_one_host_meet_on_the_loopback_interface() -> None:
     assert own_address(Launch("torchrun", 0, 2, 0, 2), MeetingPoint("nowhere.invalid", 1, True)) == "127.0.0.1"
-    several = Launch("torchrun", 0, 4, 0, 2)
-    assert own_address(several, MeetingPoint("nowhere.invalid", 1, True)) == ""  # then gloo finds one itself
-    assert own_address(several, MeetingPoint("127.0.0.1", 1, True)) == ""  # no use to other hosts
+
+
+@pytest.mark.parametrize(
+    ("route", "address"),
+    [
+        ("10.0.0.7", "10.0.0.7"),
+        ("127.0.0.1", ""),  # no use to other hosts
+        (None, ""),  # then gloo finds one itself
+    ],
+)
+def test_ranks_of_several_hosts_give_the_address_of_the_route(
+    monkeypatch: pytest.MonkeyPatch, route: str | None, address: str
+) -> None:
+    class Probe(socket.socket):
+        """A datagram socket of a host with that address on the way there."""
+
+        def connect(self, there: object) -> None:
+            assert there == ("head", 29500)
+            if route is None:
+                raise OSError
+
+        def getsockname(self) -> tuple[str | None, int]:
+            return (route, 1)
+
+    monkeypatch.setattr(torchdist.socket, "socket", Probe)
+    assert own_address(Launch("torchrun", 0, 4, 0, 2), MeetingPoint("head", 29500, True)) == address
 
 
 @pytest.mark.parametrize("launcher", ["alone", "openmpi", "mpich", "slurm"])
@@ -38,6 +65,14 @@ def test_only_torchrun_has_an_agent(launcher: str) -> None:
     assert agent_store(Launch(launcher, 0, 2)) is None
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-def test_without_a_gpu_votes_go_through_gloo() -> None:
-    assert not gpu_for_each(Launch())
+@pytest.mark.parametrize(
+    ("gpus", "ranks", "nccl", "each"),
+    [(2, 2, True, True), (2, 1, True, True), (2, 3, True, False), (0, 1, True, False), (2, 2, False, False)],
+)
+def test_votes_go_through_nccl_where_every_rank_has_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, ranks: int, nccl: bool, each: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: nccl)
+    assert gpu_for_each(Launch("torchrun", 0, ranks, 0, ranks)) == each

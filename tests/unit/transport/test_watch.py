@@ -32,5 +32,6 @@ def test_every_row_is_known_once_and_strangers_are_hung_up_on() -> None:
         assert _receive(lines[row - 1]) == b"\2\0\0\0"
         peer.close()
         assert _receive(lines[row - 1]) == b""  # and if it dies itself, they see that
-        _send(lines[row - 1], 1)  # to nobody: no error
         lines[row - 1].close()
+        _send(lines[row - 1], 1)  # no error: that one is gone as well
+        assert _receive(lines[row - 1]) == b""
