@@ -1,7 +1,10 @@
-"""Run folders as runs leave them: one that was interrupted, one that has finished, and what lies in them."""
+"""Run folders as runs leave them: one that was interrupted, one that has finished, what lies in them; a full disk."""
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hpcfed.runs.folder import RunFolder
@@ -27,3 +30,14 @@ def finished(path: Path, **changes: object) -> None:
 
 def contents(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+
+
+@contextmanager
+def file_size(most: int) -> Iterator[None]:
+    """Inside, no file of this process grows beyond `most` bytes: what a full disk or a quota does, also to root."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

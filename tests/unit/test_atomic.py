@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from hpcfed.atomic import sync_folder, write_all, write_atomic
-from tests.support.folders import contents
+from tests.support.folders import contents, file_size
 from tests.support.harness import ROOT
-
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Inside, no file grows beyond so many bytes."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_write_atomic_leaves_the_old_file(tmp_path):
     file = tmp_path / "f"
     write_atomic(file, "old")
-    with room_for(10), pytest.raises(OSError, match="too large"):
+    with file_size(10), pytest.raises(OSError, match="too large"):
         write_atomic(file, "n" * 100)
     assert contents(tmp_path) == {"f": b"old"}
 
@@ -134,7 +122,7 @@ def test_a_disk_that_is_nearly_full_takes_a_part_and_then_says_so(tmp_path: Path
     fd = os.open(tmp_path / "f", os.O_WRONLY | os.O_CREAT)
     try:
         assert write_all(fd, b"") == 0 and write_all(fd, memoryview(b"abc")) == 3
-        with room_for(10), pytest.raises(OSError, match="too large"):
+        with file_size(10), pytest.raises(OSError, match="too large"):
             write_all(fd, b"0123456789")
     finally:
         os.close(fd)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import resource
 import shutil
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hpcfed.orbit import load_any
 from tests.support.command import ok, refused, settings
+from tests.support.folders import file_size
 from tests.support.small import save_tiny_folder, sentences, tiny_sst2, write_jsonl
 
 SHIPPED = Path(str(resources.files("hpcfed") / "recipes" / "digits"))
@@ -227,17 +225,6 @@ def test_a_model_with_nan_weights(tmp_path: Path):
     save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
     said = refused("train", "digits", *settings(rounds=3, model__name=damaged), "--out", tmp_path / "run")
     assert "not finite on the first training examples" in said and "weights are damaged" in said
-
-
-@contextlib.contextmanager
-def file_size(most: int) -> Iterator[None]:
-    """No file of this process can grow beyond `most` bytes: what a full disk or a quota does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(("log_every", "file"), [(1000, "journal"), (1, "metrics.jsonl")])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from hpcfed.errors import OrbitError
 from hpcfed.orbit import Journal, load_any, read_journal
+from tests.support.folders import file_size
 from tests.support.orbits import decisions_for, make, runs, write
 
 relaxed = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -186,14 +186,9 @@ def test_full_disk_leaves_a_valid_journal(tmp_path, room):
     journal = Journal.create(path, header)
     for t in range(2):
         journal.append(t, decisions[t])
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, old[1]))
-    try:
-        with pytest.raises(OrbitError, match="cannot write round") as error:
-            for t in range(2, 6):
-                journal.append(t, decisions[t])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    with file_size(path.stat().st_size + room), pytest.raises(OrbitError, match="cannot write round") as error:
+        for t in range(2, 6):
+            journal.append(t, decisions[t])
     kept = 2 + room // 13
     assert journal.rounds == kept
     assert str(path) in str(error.value) and "free some space" in str(error.value)
@@ -206,13 +201,8 @@ def test_full_disk_leaves_a_valid_journal(tmp_path, room):
 
 
 def test_full_disk_at_creation(tmp_path):
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, old[1]))
-    try:
-        with pytest.raises(OrbitError, match="free some space"):
-            Journal.create(tmp_path / "journal", make())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    with file_size(100), pytest.raises(OrbitError, match="free some space"):
+        Journal.create(tmp_path / "journal", make())
     assert [file.name for file in tmp_path.iterdir()] == []
 
 
@@ -236,7 +226,8 @@ def test_kill_9_loses_nothing_that_append_returned_from(tmp_path):
     script = textwrap.dedent("""
         import sys
         from hpcfed.orbit import Journal
-        from tests.support.orbits import make
+        from tests.support.folders import file_size
+from tests.support.orbits import make
         journal = Journal.create(sys.argv[1], make(), sync_seconds=100)
         for t in range(10**9):
             journal.append(t, bytes([t % 3 == 0]))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from hpcfed.errors import OrbitError
 from hpcfed.orbit import Journal, load, load_any, seal
+from tests.support.folders import file_size
 from tests.support.orbits import decisions_for, make, runs, write
 
 FINGERPRINT = "00ff" * 8
@@ -168,13 +168,8 @@ def test_full_disk_keeps_the_old_file_and_the_journal(tmp_path):
     path = tmp_path / "orbit.safetensors"
     seal(path, make(), [], FINGERPRINT)
     before = path.read_bytes()
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300, old[1]))
-    try:
-        with pytest.raises(OrbitError, match="cannot write the orbit"):
-            seal(path, make(), [b"\1"] * 99, FINGERPRINT)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    with file_size(300), pytest.raises(OrbitError, match="cannot write the orbit"):
+        seal(path, make(), [b"\1"] * 99, FINGERPRINT)
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["orbit.safetensors"]
     with pytest.raises(OrbitError, match="cannot write"):
         seal(tmp_path / "gone" / "o", make(), [], FINGERPRINT)
