@@ -226,8 +226,7 @@ def test_kill_9_loses_nothing_that_append_returned_from(tmp_path):
     script = textwrap.dedent("""
         import sys
         from hpcfed.orbit import Journal
-        from tests.support.folders import file_size
-from tests.support.orbits import make
+        from tests.support.orbits import make
         journal = Journal.create(sys.argv[1], make(), sync_seconds=100)
         for t in range(10**9):
             journal.append(t, bytes([t % 3 == 0]))
