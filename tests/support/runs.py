@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-import pytest
-
 from hpcfed.runs.read import REQUIRED_KEYS
 
 
@@ -21,7 +19,6 @@ def made_up_summary(**changes: object) -> dict:
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Tag -> (step, value), as TensorBoard reads them from its files in a folder."""
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     read = EventAccumulator(str(folder)).Reload()
