@@ -32,9 +32,9 @@ from tests.support.small import save_tiny_folder, tiny_sst2, tiny_tokenizer
 ROUNDS = 2
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**18)}  # of glibc; makes the threshold a fixed one
 OPT30 = {"hidden_size": 512, "ffn_dim": 2048, "num_hidden_layers": 6, "num_attention_heads": 8, "vocab_size": 20_000}
-OPT125 = {"hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "vocab_size": 50_272}
+OPT60 = {"hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 4, "num_attention_heads": 12, "vocab_size": 40_000}
 ROBERTA = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8}
-CLIENTS = ["clients.count=4", "clients.group=4", "clients.batch=16", "mesh.threads=1"]
+CLIENTS = ["clients.count=4", "clients.group=4", "clients.batch=8", "mesh.threads=1"]
 
 ADAM = "algorithm.optimizer=Adam"
 
@@ -43,7 +43,7 @@ CASES: dict[str, tuple[dict[str, int], list[str]]] = {
     "opt-30m": (OPT30, []),
     "opt-30m, 16 bits": (OPT30, ["model.dtype=bfloat16"]),
     "roberta-30m": (ROBERTA, []),
-    "opt-125m": (OPT125, []),
+    "opt-60m": (OPT60, []),
     "opt-30m, adam": (OPT30, ["algorithm.update=optimizer", ADAM]),
     "opt-30m, walk": (OPT30, ["algorithm.name=fedkseed", "algorithm.local_steps=2"]),
     "opt-30m, fedsgd": (OPT30, ["algorithm.name=fedsgd"]),
