@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo test unit ranks mpi slurm gpu check setup clean
 
 demo: .venv/ready
-	torchrun --standalone --nproc-per-node 2 -m hpcfed train digits --out runs/demo --force
+	torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node 2 -m hpcfed train digits --out runs/demo --force
 
 test: .venv/ready check unit ranks mpi slurm gpu
 

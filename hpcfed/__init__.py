@@ -4,6 +4,7 @@
     result = hpcfed.train(recipe, out="runs/first")           .summary, .orbit, .model
     hpcfed.evaluate("runs/first")                             {"test": Score(value=..., loss=..., examples=...)}
     hpcfed.replay("runs/first", base="digits-vit").model      the same model from its orbit alone
+    hpcfed.export("runs/first", out="tuned")                  a folder for transformers' pipelines
     hpcfed.read_orbit("runs/first")                           .header, .rounds, .decisions
 
 The hpcfed command is a thin layer over these. They load torch when they are first used, not on import.
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .orbit import Orbit as Orbit
     from .orbit import load_any as read_orbit
     from .tasks.evaluate import Score as Score
+    from .train.export import export as export
     from .train.replay import Replayed as Replayed
     from .train.replay import replay as replay
     from .train.score import evaluate as evaluate
@@ -35,6 +37,7 @@ __all__ = [
     "Result",
     "Score",
     "evaluate",
+    "export",
     "load_recipe",
     "read_orbit",
     "replay",
@@ -49,6 +52,7 @@ _PUBLIC = {
     "Result": "train.start:Result",
     "Score": "tasks.evaluate:Score",
     "evaluate": "train.score:evaluate",
+    "export": "train.export:export",
     "load_recipe": "config:load_recipe",
     "read_orbit": "orbit:load_any",
     "replay": "train.replay:replay",

@@ -43,6 +43,53 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
+#: How files begin that are no text, and what they are.
+_BEGINNINGS = {
+    b"\xff\xfe\0\0": "UTF-32, not UTF-8; convert it: iconv -f UTF-32 -t UTF-8",
+    b"\0\0\xfe\xff": "UTF-32, not UTF-8; convert it: iconv -f UTF-32 -t UTF-8",
+    b"\xff\xfe": "UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8",
+    b"\x1f\x8b": "packed by gzip; let its name end in .gz",
+    b"BZh": "packed by bzip2; let its name end in .bz2",
+    b"\xfd7zXZ": "packed by xz; let its name end in .xz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; let its name end in .zst",
+    b"PK\x03\x04": "a zip archive (as .xlsx files are), not text",
+    b"PAR1": "a Parquet file, not text; let its name end in .parquet",
+}
+
+
+def binary(content: bytes) -> str | None:
+    """What a file is that begins like this, if it is known not to be text."""
+    return next((what for beginning, what in _BEGINNINGS.items() if content.startswith(beginning)), None)
+
+
+def _wide(line: bytes) -> str | None:
+    """The encoding of a first line in which each character has two or four bytes, the most of them below 256."""
+    head = line[: len(line) // 4 * 4][:64]
+    most = [4 * head[i::4].count(0) > 0.7 * len(head) for i in range(4)]
+    patterns = {
+        (False, True, True, True): "UTF-32LE",
+        (True, True, True, False): "UTF-32BE",
+        (False, True, False, True): "UTF-16LE",
+        (True, False, True, False): "UTF-16BE",
+    }
+    return patterns.get((most[0], most[1], most[2], most[3]))
+
+
+def not_utf8(line: bytes, at: int) -> str:
+    """What is wrong with a line that is not UTF-8 text, or has a NUL in it: at byte `at`, from 0."""
+    if what := binary(line):
+        return what
+    if code := _wide(line):
+        return f"{code[:6]}, not UTF-8; convert it: iconv -f {code} -t UTF-8"
+    if line[at] == 0:
+        return f"a NUL byte in it (byte {at + 1}); text has none"
+    return (
+        f"not UTF-8 text (byte {at + 1}): 0x{line[at]:02x} there; if it is Latin-1 or Windows-1252, convert it: "
+        "iconv -f WINDOWS-1252 -t UTF-8"
+    )
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown `name`: the nearest known one, then all of them."""
     known = sorted(known)

@@ -113,9 +113,12 @@ class Update:
 class Outcome:
     """What is known of a round afterwards.
 
-    loss: mean over the clients hosted here, NaN if there are none.  abstained: clients without a finite report.
+    loss: mean over the clients hosted here whose loss is finite, NaN if there are none.
+    abstained: clients without a finite report.
     sums, cast: int32 [s], tally of the signs along directions that all clients share; None where they share none, or
     where nobody may know.  stop, payload_bytes, collectives: as in Tally.
+    silent: ids of clients hosted here that abstained.
+    zeros: slopes found here that are exactly 0, of so many `slopes`.
     """
 
     loss: float
@@ -125,3 +128,6 @@ class Outcome:
     abstained: int = 0
     sums: np.ndarray | None = None
     cast: np.ndarray | None = None
+    silent: Sequence[int] = ()
+    zeros: int = 0
+    slopes: int = 0

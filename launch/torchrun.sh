@@ -10,5 +10,6 @@ fi
 ranks=$1
 shift
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-# --standalone picks a free port, so that two jobs on one machine do not meet.
-exec torchrun --standalone --nproc-per-node "$ranks" --no-python "$@"
+# --standalone picks a free port, so that two jobs on one machine do not meet. --local-addr: torchrun would look its
+# host's name up instead, and wait for minutes where that has no address.
+exec torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node "$ranks" --no-python "$@"

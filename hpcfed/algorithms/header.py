@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..clients import Pool
@@ -13,12 +13,18 @@ from ..weights import Weights
 
 
 def make_header(
-    recipe: Recipe, weights: Weights, kind: str, labels: Sequence[str], pool: Pool, fingerprint: str | None = None
+    recipe: Recipe,
+    weights: Weights,
+    kind: str,
+    labels: Sequence[str],
+    pool: Pool,
+    fingerprint: str | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> Header:
     """What the run's orbit says about itself.
 
     kind, labels: what the model was loaded as, and the names of its classes.  fingerprint: of the base model; default:
-    that of the weights, then collective over the row.
+    that of the weights, then collective over the row.  told: how examples are put to the model (tasks.Task.told).
     """
     a = recipe.algorithm
     method = load_method(a.name)
@@ -39,9 +45,16 @@ def make_header(
         base_model=public_name(recipe.model.name),
         base_fingerprint=fingerprint or weights.fingerprint(),
         layout_hash=weights.layout_hash,
-        train_only=a.train_only,
+        train_only=weights.patterns,
         payload="signs" if a.traits.votes else "floats",
         kind=kind,
         labels=labels,
         settings=settings,
+        task=_task(recipe, told or {}),
     )
+
+
+def _task(recipe: Recipe, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The task's name, of one in the user's own file without the folder; what is told of it; what was padded with."""
+    pad = {} if recipe.model.pad_token is None else {"pad_token": recipe.model.pad_token}
+    return {"name": recipe.task.name.rpartition("/")[2], **told, **pad}

@@ -164,12 +164,14 @@ def doctor(
 def _examine(launch: Launch, transport: Transport, recipe: Recipe | None, out: Path | None) -> list[str]:
     """Collective over all ranks: what is wrong, which rank 0 prints with all the rest."""
     from ..cluster.doctor import by_node, examine, facts, notes, report, within_rows
+    from ..cluster.host import look_around
     from ..transport.base import together
     from ..transport.choose import spread
 
     own_facts = together(transport, lambda: facts(launch, transport, recipe))
     ranks, done, wrong = examine(transport, own_facts, out)
-    remarks = by_node(transport, [one["node"] for one in ranks], notes(launch, own_facts))
+    own_notes = notes(launch, own_facts) + (look_around() if launch.local_rank == 0 else [])
+    remarks = by_node(transport, [one["node"] for one in ranks], own_notes)
     if recipe and recipe.mesh.shards > 1:
         transport = spread(transport, launch, recipe.mesh.shards)
         line, apart = within_rows(transport)

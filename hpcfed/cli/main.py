@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from .. import __version__
 from ..errors import ConfigError
 from . import cluster as cli_cluster
+from . import output
 from .options import Overrides, Quiet, RecipeName
 from .orbit import orbit_app
 
@@ -49,6 +51,8 @@ def train(
         summary_table(result.summary)
         going_on = "; go on with --resume" if result.summary["status"] == "interrupted" else ""
         print(f"run folder: {folder}{going_on}")
+        if why := output.lost():
+            print(f"hpcfed: stdout: {why}; the run is saved in {folder}", file=sys.stderr)
 
 
 @app.command(epilog="Example: hpcfed evaluate digits --orbit runs/digits/orbit.safetensors")
@@ -70,6 +74,23 @@ def evaluate(
     scores = score(recipe, orbit=orbit, recipe=like, overrides=set_ or [])
     if discover().rank == 0:
         score_table(scores)
+
+
+@app.command(epilog="Example: hpcfed export runs/digits --out tuned")
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, of any method.")],
+    out: Annotated[Path, typer.Option(help="New folder to write the model to; transformers' pipelines load it.")],
+    base: Annotated[
+        str | None, typer.Option(help="The base model's folder or hub name, if not where the recipe says.")
+    ] = None,
+) -> None:
+    """Write the model that a run has come to, with all that transformers needs to use it."""
+    from ..train.export import export as write
+    from ..transport.launch import discover
+
+    done = write(run, out, base=base)
+    if discover().rank == 0:
+        print("\n".join([*done.notes, f"{out}: {run} after {done.rounds} rounds, fingerprint {done.fingerprint}"]))
 
 
 @app.command(epilog="Example: hpcfed compare runs/a runs/b")
@@ -147,9 +168,13 @@ def version() -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one message and exit status 1, never a traceback."""
+    output.make_safe()
     try:
         app()
-    except SystemExit:
+    except SystemExit as end:
+        if why := output.lost():
+            print(f"hpcfed: stdout: {why}", file=sys.stderr)
+            raise SystemExit(end.code or 1) from None
         raise
     except BaseException as error:  # of a rank that is alone: several ranks have said it, and ended
         from ..transport.guard import fail

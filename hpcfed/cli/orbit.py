@@ -57,7 +57,10 @@ def orbit_verify(
         return
     from ..train.replay import replay
 
-    fingerprint = replay(orbit, base, revision=revision, pad_token=pad_token, method=method).fingerprint
+    done = replay(orbit, base, revision=revision, pad_token=pad_token, method=method)
+    fingerprint = done.fingerprint
+    for note in done.notes if first else ():
+        print(note)
     if first and orbit.fingerprint is None:
         print(f"replayed to {fingerprint}; a journal holds no final fingerprint to compare with")
     elif first:
@@ -83,4 +86,11 @@ def orbit_replay(
     orbit = load_any(file)
     done = replay(orbit, base, out=out, rounds=rounds, revision=revision, pad_token=pad_token, method=method)
     if discover().rank == 0:
-        print(f"{out}: {orbit.header.base_model} after {done.rounds} rounds, fingerprint {done.fingerprint}")
+        print(
+            "\n".join(
+                [
+                    *done.notes,
+                    f"{out}: {orbit.header.base_model} after {done.rounds} rounds, fingerprint {done.fingerprint}",
+                ]
+            )
+        )

@@ -24,11 +24,11 @@ def summary_table(summary: Mapping[str, Any], stream: TextIO | None = None) -> N
     s = summary
     name = s["metric_name"] or "metric"
     lines = {
-        "run": f"{s['algorithm']} on {s['task']}, {s['model']}",
         "status": f"{s['status']} after {count(s['rounds'])} rounds",
+        "run": f"{s['algorithm']} on {s['task']}, {s['model']}",
         "clients": f"{count(s['clients'])} on {_many(s['rows'], 'row')} of {_many(s['shards'], 'shard')}",
-        name: f"{percent(s['metric_before'])} -> {percent(s['metric_after'])}",
-        "loss": f"{_number(s['loss_before'], '.4f')} -> {_number(s['loss_after'], '.4f')}",
+        name: f"{percent(s['metric_before'])} -> {percent(s['metric_after'])}{_at(s)}",
+        "loss": f"{_number(s['loss_before'], '.4f')} -> {_number(s['loss_after'], '.4f')}{_at(s)}",
         "uplink": f"{_many(s['uplink_bits_per_client_round'], 'bit')} a client and round",
         "wire payload": size(s["wire_payload_bytes"]),
         "orbit": size(s["orbit_bytes"]) if s["orbit_bytes"] is not None else "none: dense weights are saved instead",
@@ -39,12 +39,26 @@ def summary_table(summary: Mapping[str, Any], stream: TextIO | None = None) -> N
     if spent := s.get("time_split"):
         whole = sum(spent.values()) or 1.0
         lines["time split"] = ", ".join(f"{part} {percent(seconds / whole)}" for part, seconds in spent.items())
+    if abstentions := s.get("abstentions"):
+        ids = s.get("abstainers") or []
+        whose = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
+        lines["abstained"] = _many(abstentions, "ballot") + (
+            f", of client{'s' * (len(ids) > 1)} {whose}" if ids else ""
+        )
     if attackers := s.get("attack", {}).get("clients"):
         lines["attack"] = f"{s['attack']['kind']} by {_many(len(attackers), 'client')}"
     if p := s.get("privacy"):
         cost = f"epsilon {p['epsilon']:.4g} at delta {p['delta']:g}"
         lines["privacy"] = f"{cost} for {p['neighbours']}; trust {p['trusted']}"
     _print_pairs(lines, stream)
+
+
+def _at(s: Mapping[str, Any]) -> str:
+    """After which round it was evaluated last, where that is not where the run stands."""
+    if s["metric_before"] is s["metric_after"] is None:
+        return " (not evaluated)"
+    at = s.get("scored_at", s["rounds"])
+    return "" if at == s["rounds"] else " (not evaluated since)" if at is None else f" (after round {at:,})"
 
 
 def orbit_table(orbit: Orbit, stream: TextIO | None = None) -> None:
@@ -105,9 +119,9 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = 
     for row in rows:
         bits = row["uplink_bits"]
         table.add_row(
-            *(str(row[key] or "-") for key in left),
+            *(str(row[key] or "-") + _unfinished(row) * (key == "run") for key in left),
             percent(row["before"]),
-            percent(row["after"]),
+            percent(row["after"]) + _late(row),
             _number(row["bits"], ",.10g"),
             _number(row["down"], ",.10g"),
             size(None if bits is None else math.ceil(bits / 8)),
@@ -116,6 +130,15 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = 
             size(row["memory"]),
         )
     _print(table, stream)
+
+
+def _late(row: Mapping[str, Any]) -> str:
+    at = row.get("scored_at")
+    return "" if at is None or at == row["rounds"] else f" after round {at:,}"
+
+
+def _unfinished(row: Mapping[str, Any]) -> str:
+    return f" (interrupted after {count(row['rounds'])} rounds)" if row.get("status") == "interrupted" else ""
 
 
 def privacy_table(

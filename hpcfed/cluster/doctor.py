@@ -33,6 +33,7 @@ from ..transport.base import Transport
 from ..transport.choose import speaks_mpi
 from ..transport.launch import Launch, describe, meeting_point, resolves
 from ..transport.mesh import MeshShape
+from .host import own_name
 
 APART = 2.0  # seconds between clocks, beyond which logs of several nodes and certificates mislead
 LOOKS = 3
@@ -222,6 +223,8 @@ def notes(launch: Launch, own_facts: Mapping[str, Any]) -> list[str]:
         )
     if launch.size > 1 and not own_facts["backend"].startswith("MPI") and not resolves(own_facts["node"]):
         remarks.append(f"its own host name has no address; {NO_NAME}")
+    elif launch.size == 1 and (nameless := own_name(own_facts["node"])):
+        remarks.append(nameless)
     return remarks
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import re
+import sys
 import tomllib
 from collections.abc import Sequence
 from importlib import resources
@@ -16,12 +18,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean, not_utf8
 from .manifest import read_manifest
 from .methods import METHODS, SHARED, AlgorithmConfig, find_traits
 from .outside import is_outside
 from .settings import DEALS, Recipe, recipe_class
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")  # a key that TOML takes without quotes
 #: What a recipe says of its own data gives way to --set clients.manifest=FILE.
 DISPLACED = (
     *(("clients", setting) for setting in ("count", "partition", *DEALS)),
@@ -50,8 +53,11 @@ def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
             f"recipe {name_or_file!r} is neither a file nor a shipped recipe{did_you_mean(name_or_file, shipped())}"
         )
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
+        content = file.read_bytes()
+        raw = tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))  # Excel and Notepad begin with a mark
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"recipe {file}: {not_utf8(content, e.start)}") from None
+    except (tomllib.TOMLDecodeError, OSError) as e:
         raise ConfigError(f"recipe {file}: not a readable TOML file: {e}") from None
     tuned = raw.pop("for", {})
     for name in tuned:
@@ -113,6 +119,11 @@ def _override(raw: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {item!r}: write it as section.key=value, e.g. --set algorithm.lr=1e-4")
+    if not item.isascii() and any("\udc80" <= c <= "\udcff" for c in item):  # how Python keeps such bytes
+        raise ConfigError(
+            f"--set {item!a}: its bytes are no text in {sys.getfilesystemencoding()}, so no recipe.toml can hold them; "
+            "set LC_ALL=C.UTF-8, or give the file a name in UTF-8"
+        )
     *path, last = key.strip().split(".")
     for part in path:
         raw = raw.setdefault(part, {})
@@ -165,18 +176,23 @@ def to_toml(recipe: Recipe) -> str:
     for setting in SHARED:
         if not traits.has(setting):
             plain["algorithm"].pop(setting, None)
-    lines = [f"{key} = {_value(value)}" for key, value in plain.items() if not isinstance(value, dict)]
+    lines = [f"{key} = {inline(value)}" for key, value in plain.items() if not isinstance(value, dict)]
     for section, values in plain.items():
         if isinstance(values, dict):
-            lines += ["", f"[{section}]"] + [f"{key} = {_value(value)}" for key, value in values.items()]
+            lines += ["", f"[{section}]"] + [f"{key} = {inline(value)}" for key, value in values.items()]
     return "\n".join(lines) + "\n"
 
 
-def _value(value: Any) -> str:
+def inline(value: Any) -> str:
+    """A setting's value as TOML writes it on one line."""
     if isinstance(value, float):
         return repr(value)  # 1e-05 and 0.5 are both TOML
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_value(v)}" for key, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(key)} = {inline(v)}" for key, v in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(inline, value)) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON allows a bare DEL, TOML does not
+
+
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else inline(key)

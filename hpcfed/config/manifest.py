@@ -17,24 +17,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean, not_utf8
 
 KEYS = ("id", "data", "weight")
 MOST = 2**31 - 1
+ITS_OWN = "every client has its own, or their examples would count twice"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One client.  where: how messages call it.  data: absolute path or pattern.  weight: None: its examples."""
+    """One client.  where: how messages call it.  data: absolute path or pattern.  weight: None: its examples.
+
+    named: what is said of every client's data: real path -> how messages call the client; the same for all entries.
+    """
 
     where: str
     id: str
     data: str
     weight: int | None
+    named: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -56,19 +63,23 @@ class Manifest:
 
 def read_manifest(name: str) -> Manifest:
     """The manifest in file `name`. ConfigError with the line and the cure for the first that is wrong."""
+    if not name.strip():
+        raise ConfigError(f"clients.manifest={name!r}: is empty; name the file, or leave it out")
     file = Path(name).expanduser()
     try:
-        lines = file.read_bytes().split(b"\n")  # not splitlines(): an id may hold any other line end
+        content = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as e:
         raise ConfigError(f"clients.manifest={name!r}: cannot read it: {e.strerror}") from None
+    lines = content.split(b"\n")  # not splitlines(): an id may hold any other line end
     clients: list[Entry] = []
     first: dict[str, int] = {}
+    named: dict[str, str] = {}
     for number, raw in enumerate(lines, 1):
         if not raw.strip():
             continue
         where = f"clients.manifest={name!r}, line {number}"
         try:
-            entry = _entry(raw, where, file.parent.absolute())
+            entry = _entry(raw, where, file.parent.absolute(), named)
         except ValueError as e:
             raise ConfigError(f"{where}: {e}") from None
         if entry.id in first:
@@ -76,6 +87,8 @@ def read_manifest(name: str) -> Manifest:
         if clients and (entry.weight is None) != (clients[0].weight is None):
             what = "no weight" if entry.weight is None else "a weight"
             raise ConfigError(f"{where}: {what}, unlike the lines before; give all lines one or none")
+        if (other := named.setdefault(os.path.realpath(entry.data), entry.where)) != entry.where:
+            raise ConfigError(f"{entry.where}: its data, {entry.data}, are those of {other}; {ITS_OWN}")
         first[entry.id] = number
         clients.append(entry)
     if not clients:
@@ -86,12 +99,21 @@ def read_manifest(name: str) -> Manifest:
 _LIKE = '{"id": "a", "data": "a.jsonl", "weight": 100}'
 
 
-def _entry(raw: bytes, where: str, folder: Path) -> Entry:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON from its pairs. ValueError if a key is there twice, of which the last would count."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice in one object")
+    return found
+
+
+def _entry(raw: bytes, where: str, folder: Path, named: Mapping[str, str]) -> Entry:
     """ValueError says what is wrong with the line."""
     try:
-        fields: Any = json.loads(raw.decode("utf-8"))
+        fields: Any = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except UnicodeDecodeError as e:
-        raise ValueError(f"not UTF-8 text (byte {e.start + 1})") from None
+        raise ValueError(not_utf8(raw, e.start)) from None
     except (json.JSONDecodeError, RecursionError) as e:
         raise ValueError(f"not JSON ({e}); write {_LIKE}") from None
     if not isinstance(fields, dict):
@@ -108,5 +130,7 @@ def _entry(raw: bytes, where: str, folder: Path) -> Entry:
             f"weight {weight!r} must be an integer from 1 to {MOST:,}; only ratios count, so fractions may all be "
             "multiplied by the same number; leave it out on all lines to weigh by examples"
         )
-    data = str(folder / Path(fields["data"]).expanduser())
-    return Entry(f"{where} ({fields['id']!r})", fields["id"], data, weight)
+    path = folder / fields["data"]
+    # What lies there is meant; only what does not may begin with a home.
+    data = str(path) if os.path.lexists(path) else str(folder / os.path.expanduser(fields["data"]))  # noqa: PTH111
+    return Entry(f"{where} ({fields['id']!r})", fields["id"], data, weight, named)

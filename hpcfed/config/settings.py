@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import Field, StrictBool, ValidationInfo, create_model, field_validator, model_validator
 
 from ..errors import did_you_mean
 from .methods import AlgorithmConfig, voting
@@ -49,8 +49,11 @@ class TaskConfig(Section):
     """Column that holds the label."""
     prompt: str | None = None
     """Template with {column} and one {verbalizer}."""
-    verbalizers: list[str] | None = None
-    """A word for each class, in the order of the classes."""
+    verbalizers: dict[str, str] | list[str] | None = None
+    """A word for each class: {CLASS = "WORD", ...} by the names of the classes, or a list in their order."""
+    bos: Literal["auto"] | StrictBool | Annotated[int, Field(ge=0, strict=True)] = "auto"
+    """First token of a causal model's text. auto: what its tokenizer puts there.  true: the tokenizer's bos.  false:
+    none.  A number: the token of that number (MeZO's OPT: 0)."""
     max_length: Positive | None = None
     """Tokens beyond which an example is cut; default 256, or 128 for single texts of masked models and classifiers."""
     few_shot: Positive | None = None
@@ -61,6 +64,31 @@ class TaskConfig(Section):
     """At most so many training examples."""
     eval_limit: Positive | None = None
     """At most so many examples of each evaluation split."""
+
+    @field_validator("verbalizers", mode="before")
+    @classmethod
+    def _words(cls, words: Any) -> Any:
+        values = list(words.values()) if isinstance(words, dict) else words
+        if words is not None and not (isinstance(values, list) and all(isinstance(word, str) for word in values)):
+            like = '{CLASS = "WORD", ...} or ["WORD", ...]'
+            raise ValueError(f"task.verbalizers={words!r}: write a word for each class, {like}")
+        if words is not None and not all(word.strip() for word in values or [""]):
+            raise ValueError(f"task.verbalizers={words!r}: an empty word answers nothing; write a word for each class")
+        return words
+
+    @field_validator("eval_splits", "text")
+    @classmethod
+    def _names(cls, names: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if names and not all(name.strip() for name in names):
+            raise ValueError(f"task.{info.field_name}={names!r}: an empty name names nothing")
+        return names
+
+    @field_validator("prompt")
+    @classmethod
+    def _template(cls, prompt: str | None) -> str | None:
+        if prompt is not None and not prompt.strip():
+            raise ValueError("task.prompt='': is empty; leave it out for the task's own")
+        return prompt
 
 
 class ClientsConfig(Section):

@@ -53,17 +53,18 @@ class Total:
     def stops(self) -> int:
         return int(self.vector[-1])
 
-    def add(self, report: Report | None, examples: int) -> None:
-        """A client's report, or None if it abstains.  examples: n_k."""
+    def add(self, report: Report | None, examples: int) -> bool:
+        """A client's report, or None if it abstains.  examples: n_k.  Returns whether it counts."""
         if report is None or not self._fits(report):
             self.vector[-2] += 1
-            return
+            return False
         weight = examples / self._examples * SCALE
         for name, low, high, at in self._chunks():
             part = report(name, low, high)
             if part is not None:
                 self._sums[at : at + high - low] += (part.double() * weight).round_().to("cpu", torch.int64)
         self.vector[-3] += examples
+        return True
 
     def _fits(self, report: Report) -> bool:
         """Nothing is added before all of it was seen, so that a client that abstains leaves nothing behind."""

@@ -71,12 +71,13 @@ class FirstOrder:
         """
         sizes = self._trainer.sizes(t)
         total = Total(self._weights, int(sizes.sum()), stop)
-        losses = []
+        losses, silent = [], list[int]()
         with differentiable(self._weights):
             for slot, members in self._hosted.members(t):
                 for k, client in enumerate(members, slot):
                     with self._trainer.report(client, t, lr) as (loss, report):
-                        total.add(self._sent(client, t, loss, report), int(sizes[k]))
+                        if not total.add(self._sent(client, t, loss, report), int(sizes[k])):
+                            silent.append(client)
                     losses.append(loss)
         with self._clock.during(COLLECTIVE):
             collectives = self._transport.sum_in_place(total.vector)
@@ -90,7 +91,7 @@ class FirstOrder:
         finite = [loss for loss in losses if math.isfinite(loss)]
         mean = sum(finite) / len(finite) if finite else math.nan
         sent = total.vector.nbytes if collectives else 0
-        return Outcome(mean, total.stops, sent, collectives, total.abstained)
+        return Outcome(mean, total.stops, sent, collectives, total.abstained, silent=silent)
 
     def _sent(self, client: int, t: int, loss: float, report: Report) -> Report | None:
         """What the client sends, having found `report`; None if it abstains."""

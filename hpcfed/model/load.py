@@ -4,16 +4,12 @@
     processor = load_processor(config, kind)       the tokenizer, or what the model wants of its images
     model = load_model(config, kind, labels)       eval mode, no gradients
 
-Formula  a classifier head the checkpoint does not have is 0.02 z (biases 0), z the gaussian direction of noise spec v1
-         that belongs to the parameter's name
 Promise  every rank, machine and run that loads the same files gets the same weights, also those of a new head
 """
 
 from __future__ import annotations
 
 import inspect
-import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -25,12 +21,13 @@ from torch import nn
 
 from ..config import ModelConfig
 from ..errors import ConfigError, first_line
-from ..noise import fill_
-from ..noise.layout import Piece
-from ..seeds import derive
+from .complete import check_left_over, new_head
+from .folder import ADAPTER, brings_tokenizer, check_files, check_tokenizer, check_weights, refuse_code
+from .images import ImageProcessor, two_steps
 
 SHIPPED = {"digits-vit": "digits"}  # model name -> folder in recipes/
-HEAD_STD = 0.02
+UNLIMITED = 2**31 - 1  # tokens
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")  # files that describe an image processor
 
 _AUTO = {
     "causal-lm": "AutoModelForCausalLM",
@@ -38,14 +35,14 @@ _AUTO = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "image-classification": "AutoModelForImageClassification",
 }
-_ENDINGS = {
+#: How a class of transformers' is called that is of a kind.
+ENDINGS = {
     "ForCausalLM": "causal-lm",
     "LMHeadModel": "causal-lm",
     "ForMaskedLM": "masked-lm",
     "ForSequenceClassification": "sequence-classification",
     "ForImageClassification": "image-classification",
 }
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 #: Families that count positions from the padding id on, so that the first ones are never used.
 _OFFSET = ("roberta", "camembert", "xmod", "longformer", "mpnet", "data2vec-text", "ibert", "luke", "esm")
 
@@ -57,6 +54,11 @@ def model_path(name: str) -> str:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
+            if (path / ADAPTER).is_file():
+                raise ConfigError(
+                    f"model.name={name!r}: the folder holds an adapter ({ADAPTER}), no model; merge it into its base "
+                    "with peft's merge_and_unload() and save_pretrained()"
+                )
             raise ConfigError(f"model.name={name!r}: the folder has no config.json, so it is no transformers model")
         return str(path)
     if path.exists():
@@ -83,11 +85,13 @@ def quiet() -> Iterator[None]:
 
 
 def _unreadable(config: ModelConfig, what: str, e: BaseException) -> ConfigError:
+    if "trust_remote_code" in str(e) or (what == "tokenizer" and brings_tokenizer(Path(model_path(config.name)))):
+        return refuse_code(config.name, what)
     if Path(model_path(config.name)).is_dir():
         return ConfigError(f"model.name={config.name!r}: its {what} cannot be loaded: {first_line(e)}")
     return ConfigError(
         f"model.name={config.name!r} is no local folder and its {what} cannot be loaded from the hub "
-        f"({first_line(e)}); without network give a folder: --set model.name=PATH"
+        f"({first_line(e)}); without network give a folder: --set model.name=PATH, or --base PATH of export and orbit"
     )
 
 
@@ -95,9 +99,10 @@ def load_config(config: ModelConfig) -> Any:
     from transformers import AutoConfig
 
     path = model_path(config.name)
+    check_files(config.name, Path(path), "config.json")
     try:
         with quiet():
-            return AutoConfig.from_pretrained(path, revision=config.revision or "main")
+            return AutoConfig.from_pretrained(path, revision=config.revision or "main", trust_remote_code=False)
     except Exception as e:  # whatever a malformed config.json makes the library raise
         raise _unreadable(config, "configuration", e) from None
 
@@ -108,7 +113,7 @@ def model_kind(config: ModelConfig) -> str:
 
     hf_config = load_config(config)
     for architecture in hf_config.architectures or ():
-        for ending, kind in _ENDINGS.items():
+        for ending, kind in ENDINGS.items():
             if architecture.endswith(ending):
                 return kind
     tables = {
@@ -127,7 +132,7 @@ def model_kind(config: ModelConfig) -> str:
 
 def load_processor(config: ModelConfig, kind: str) -> Any:
     """The tokenizer of a text model (pad token set, model_max_length within the model's positions), or for an image
-    classifier {"height", "width", "channels", "mean", "std", "resample", "shortest"} (tasks/images.py).
+    classifier an ImageProcessor.
 
     A causal tokenizer's model_input_names has "position_ids" if the model takes them.  Raises ConfigError.
     """
@@ -136,28 +141,33 @@ def load_processor(config: ModelConfig, kind: str) -> Any:
         return image_processor(config, hf_config)
     from transformers import AutoTokenizer
 
+    check_tokenizer(config.name, Path(model_path(config.name)))
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(model_path(config.name), revision=config.revision or "main")
+            tokenizer = AutoTokenizer.from_pretrained(
+                model_path(config.name), revision=config.revision or "main", trust_remote_code=False
+            )
     except Exception as e:
         raise _unreadable(config, "tokenizer", e) from None
     _set_pad_token(config, tokenizer)
     if kind == "masked-lm" and (tokenizer.mask_token_id is None or not tokenizer.is_fast):
         raise ConfigError(f"model.name={config.name!r}: a masked model needs a fast tokenizer with a mask token")
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions(hf_config) or tokenizer.model_max_length)
+    limits = [n for n in (tokenizer.model_max_length, positions(hf_config)) if n is not None and n > 0]
+    tokenizer.model_max_length = min(limits, default=UNLIMITED)
     if takes_positions(config, hf_config, kind):
         tokenizer.model_input_names = [*tokenizer.model_input_names, "position_ids"]
     return tokenizer
 
 
 def positions(hf_config: Any) -> int | None:
-    """Longest sequence that the model has positions for, if its configuration says so."""
-    longest: int | None = getattr(hf_config, "max_position_embeddings", None) or getattr(
-        hf_config, "max_seq_len", None
-    )  # MPT
-    if longest and any(family in hf_config.model_type for family in _OFFSET):
-        longest -= (hf_config.pad_token_id or 0) + 1
-    return longest or None
+    """Longest sequence that the model has positions for, if its configuration says so (XLNet's says -1: no limit)."""
+    said = hf_config.get_text_config()
+    longest = getattr(said, "max_position_embeddings", None) or getattr(said, "max_seq_len", None)  # MPT's name
+    if not isinstance(longest, int) or longest <= 0:
+        return None
+    if any(family in hf_config.model_type for family in _OFFSET):
+        longest -= (getattr(hf_config, "pad_token_id", None) or 0) + 1
+    return longest
 
 
 def takes_positions(config: ModelConfig, hf_config: Any, kind: str) -> bool:
@@ -179,50 +189,38 @@ def _set_pad_token(config: ModelConfig, tokenizer: Any) -> None:
         )
 
 
-def image_processor(config: ModelConfig, hf_config: Any) -> dict[str, Any]:
+def image_processor(config: ModelConfig, hf_config: Any) -> ImageProcessor:
     """From preprocessor_config.json where the model has one; else the model's own size and mean = std = 0.5."""
-    from transformers.utils import cached_file
+    import transformers
 
-    revision, name = config.revision or "main", "preprocessor_config.json"
-    try:
-        file = cached_file(
-            model_path(config.name), name, revision=revision, _raise_exceptions_for_missing_entries=False
-        )
-        raw = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
-    except (OSError, ValueError) as e:
-        raise _unreadable(config, name, e) from None
-    height, width, shortest = _image_size(raw, getattr(hf_config, "image_size", None) or 224)
-    channels, scaled = int(getattr(hf_config, "num_channels", 3)), raw.get("do_normalize", True)
+    channels = int(getattr(hf_config, "num_channels", None) or 3)
     if channels not in (1, 3):
         raise ConfigError(f"model.name={config.name!r}: images of {channels} channels are not supported, only 1 or 3")
-    values = {}
-    for key, plain in (("mean", 0.0), ("std", 1.0)):
-        value = raw.get(f"image_{key}", 0.5) if scaled else plain
-        values[key] = [float(v) for v in value] if isinstance(value, list) else [float(value)] * channels
-        if len(values[key]) != channels:
-            raise ConfigError(
-                f"model.name={config.name!r}: image_{key} in {name} is for {len(values[key])} channels, not {channels}"
-            )
-    sizes = {"height": height, "width": width, "shortest": shortest, "channels": channels}
-    return {**sizes, **values, "resample": int(raw.get("resample", 2))}
+    path, revision = model_path(config.name), config.revision or "main"
+    file = PROCESSORS[0]
+    # Pillow's, which is the same on every machine; what it is called depends on the version.
+    pillow = {"backend": "pil"} if hasattr(transformers, "ViTImageProcessorPil") else {"use_fast": False}
+    try:
+        with quiet():
+            file = next((name for name in PROCESSORS if _has(path, name, revision)), "config.json")
+            if file in PROCESSORS:
+                auto = transformers.AutoImageProcessor
+                own = auto.from_pretrained(path, revision=revision, trust_remote_code=False, **pillow)
+            else:
+                plain = getattr(transformers, "ViTImageProcessorPil", transformers.ViTImageProcessor)
+                side = getattr(hf_config, "image_size", None) or 224
+                height, width = side if isinstance(side, list | tuple) else (side, side)
+                size, half = {"height": int(height), "width": int(width)}, [0.5] * channels
+                own = plain(size=size, image_mean=half, image_std=half, resample=2)
+    except Exception as e:  # whatever a malformed file makes the library raise
+        raise _unreadable(config, file, e) from None
+    return two_steps(own, channels, f"model.name={config.name!r}", file)
 
 
-def _image_size(raw: dict[str, Any], native: Any) -> tuple[int, int, int | None]:
-    """(height, width, length of the shorter edge before a crop or None) from a preprocessor_config.json."""
+def _has(path: str, name: str, revision: str) -> bool:
+    from transformers.utils import cached_file
 
-    def sides(size: Any) -> tuple[int, int]:
-        if isinstance(size, dict):
-            return int(size["height"]), int(size["width"])
-        return (int(size[0]), int(size[1])) if isinstance(size, list | tuple) else (int(size), int(size))
-
-    size, crop = raw.get("size", native), raw.get("crop_size")
-    shortest = size.get("shortest_edge") if isinstance(size, dict) else None
-    if shortest is None:
-        return *sides(size), None
-    height, width = sides(crop if raw.get("do_center_crop") and crop is not None else shortest)
-    if raw.get("crop_pct") and shortest < 384:  # ConvNeXt's way: crop out of a larger image, up to 384 pixels
-        shortest = int(shortest / raw["crop_pct"])
-    return height, width, int(shortest)
+    return bool(cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False))
 
 
 def _model_class(config: ModelConfig, hf_config: Any, kind: str) -> Any:
@@ -241,14 +239,39 @@ def auto_class(kind: str) -> Any:
 
 
 def label_options(config: ModelConfig, hf_config: Any, kind: str, labels: Sequence[str]) -> dict[str, Any]:
-    """What of a classifier's configuration follows from the task."""
+    """What of a classifier's configuration follows from the task: output i is called labels[i], new head or not."""
     options: dict[str, Any] = {}
     if kind.endswith("classification"):
-        if len(labels) != hf_config.num_labels:
+        if labels:
             options = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-        if kind == "sequence-classification" and hf_config.pad_token_id is None:
-            options["pad_token_id"] = load_processor(config, kind).pad_token_id
+        if kind == "sequence-classification":
+            options |= pad_options(config, hf_config)
     return options
+
+
+def pad_options(config: ModelConfig, hf_config: Any) -> dict[str, Any]:
+    """A pad token for a classifier whose configuration names none: the tokenizer's."""
+    if getattr(hf_config, "pad_token_id", 0) is not None:  # there, or nothing that this family knows
+        return {}
+    pad, rows = load_processor(config, "sequence-classification").pad_token_id, getattr(hf_config, "vocab_size", None)
+    return {} if isinstance(rows, int) and pad >= rows else {"pad_token_id": pad}  # train/trial.py names such a token
+
+
+def agree_on_padding(config: ModelConfig, model: Any, kind: str) -> None:
+    """Where a classifier finds the last token by the pad token that its configuration names, name the tokenizer's.
+
+    Decoders with a classifier's head read the class off the last token that is not that one; if the tokenizer pads with
+    another, that would be a token of padding.
+    """
+    if kind != "sequence-classification" or "pad_token_id" not in inspect.getsource(type(model).forward):
+        return
+    try:
+        pad = load_processor(config, kind).pad_token_id
+    except ConfigError:  # a base without a tokenizer, or none that pads: then nobody pads with it
+        return
+    named = model.config.get_text_config()
+    if getattr(named, "pad_token_id", None) != pad:
+        named.pad_token_id = pad
 
 
 def load_model(config: ModelConfig, kind: str, labels: Sequence[str] = ()) -> nn.Module:
@@ -269,68 +292,37 @@ def load_model(config: ModelConfig, kind: str, labels: Sequence[str] = ()) -> nn
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                trust_remote_code=False,
                 **options,
             )
     except Exception as e:  # OSError, SafetensorError, KeyError ...: the library has no common base
         raise _unreadable(config, "weights", e) from None
-    new_head(config, model, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}, kind)
+    check_left_over(config.name, model, info["unexpected_keys"])
+    reshaped = [key for key, *_ in info["mismatched_keys"]]
+    new_head(config.name, model, info["missing_keys"], reshaped, own_classes(hf_config, kind))
+    agree_on_padding(config, model, kind)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     assert isinstance(model, nn.Module)
     return model.eval().requires_grad_(False)
 
 
+def own_classes(hf_config: Any, kind: str) -> int | None:
+    """Outputs of the classifier's head that the checkpoint has; None if its config.json does not speak of one."""
+    classifiers = [name for name in hf_config.architectures or () if name.endswith("Classification")]
+    kinds = [of for name in classifiers for ending, of in ENDINGS.items() if name.endswith(ending)]
+    return int(hf_config.num_labels) if kind in kinds else None
+
+
 def checked_config(config: ModelConfig, kind: str) -> Any:
     """transformers' config of a model that has a form of this kind and weights to load; ConfigError if not."""
     hf_config = load_config(config)
     _model_class(config, hf_config, kind)
-    _check_weights(config, Path(model_path(config.name)))
-    return hf_config
-
-
-def _check_weights(config: ModelConfig, folder: Path) -> None:
-    if not folder.is_dir() or any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
-        cure = f"only {', '.join(pickles)}: load it once with transformers and write it with save_pretrained()"
-    else:
-        cure = "and no other weights"
-    raise ConfigError(f"model.name={config.name!r}: no model.safetensors in the folder, {cure}")
-
-
-def new_head(config: ModelConfig, model: Any, new: set[str], kind: str) -> None:
-    """Give the parameters that the checkpoint lacks their values; only a classifier's head may be lacking."""
-    trunk, classifier = model.base_model_prefix + ".", kind.endswith("classification")
-    lost = sorted(name for name in new if not classifier or (name.startswith(trunk) and ".pooler." not in name))
-    if lost:
-        some = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+    if quantised := getattr(hf_config, "quantization_config", None):
+        how = quantised.get("quant_method") if isinstance(quantised, dict) else None
         raise ConfigError(
-            f"model.name={config.name!r}: the weights are not those of a whole {kind} model: {some} "
-            "missing or of another shape than config.json says"
+            f"model.name={config.name!r}: its weights are quantised ({how or 'quantization_config'}), and a step of a "
+            "run is smaller than theirs; take the model's weights in float32, bfloat16 or float16"
         )
-    for name, parameter in model.named_parameters():
-        if name not in new:
-            continue
-        if parameter.dim() < 2:
-            norm = "norm" in name.lower() and name.endswith("weight")
-            parameter.data = torch.full_like(parameter, float(norm))
-            continue
-        z = torch.empty(parameter.numel())
-        fill_(z, derive(0, "head"), Piece.whole(name, parameter.numel()), "gaussian")
-        parameter.data = (HEAD_STD * z).view(parameter.shape).to(parameter.dtype)
-
-
-def save_model(model: nn.Module, base: str, out: Path) -> None:
-    """Write a folder that from_pretrained loads: weights, configuration, the base model's tokenizer or image files."""
-    folder = Path(model_path(base))
-    try:
-        with quiet():
-            model.save_pretrained(out)  # type: ignore[operator]
-        for pattern in ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "preprocessor_config.json"):
-            for file in folder.glob(pattern):
-                shutil.copy(file, out / file.name)
-    except OSError as e:
-        raise ConfigError(f"--out {out}: cannot write the model: {e.strerror or e}") from None
-    if not folder.is_dir() and (out / "config.json").is_file() and "Image" not in type(model).__name__:
-        load_processor(ModelConfig(name=base), "causal-lm").save_pretrained(out)
+    check_weights(config.name, Path(model_path(config.name)))
+    return hf_config

@@ -32,7 +32,7 @@ def outline(config: ModelConfig, kind: str, labels: list[str]) -> Outline:
     hf_config, image = load_config(config), None
     if kind == "image-classification":
         sizes = image_processor(config, hf_config)
-        image = (sizes["channels"], sizes["height"], sizes["width"])
+        image = (sizes.channels, sizes.height, sizes.width)
     takes = takes_positions(config, hf_config, kind)
     model = empty_model(config, kind, labels).to("meta")  # its buffers have memory
     return Outline(model, hf_config, positions(hf_config), takes, image)

@@ -1,7 +1,7 @@
 """One copy of a model over the ranks of a row: DeepSpeed's automatic tensor parallelism (AutoTP), without its kernels.
 
     model, slices = load_shard(config, kind, labels, row)    this shard's part, and which part that is
-    save_shards(model, slices, row, base, out)               the whole model, as a folder
+    save_shards(model, slices, row, save)                    the whole model, to something that writes it
 
 Layer     LinearLayer        rows of the weight and of the bias; its output is this shard's part of the features
           LinearAllreduce    columns of the weight; its output is summed over the row, then the whole bias is added
@@ -19,8 +19,7 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import numpy as np
@@ -31,8 +30,10 @@ from ..config import ModelConfig
 from ..errors import ConfigError
 from ..noise.layout import Slice
 from ..transport.row import Row
-from .load import checked_config, load_model, save_model
+from .load import checked_config, load_model
 from .slices import Unreadable, empty_model, fill
+
+T = TypeVar("T")
 
 #: Families that AutoTP gets wrong, by model_type; seen with deepspeed 0.19.8.
 REFUSED = {
@@ -267,10 +268,10 @@ def without_sums() -> Iterator[None]:
         yield
 
 
-def save_shards(model: Any, slices: Mapping[str, Slice], row: Row, base: str, out: Path) -> None:
-    """Collective over the row: shard 0 writes the whole model as save_model does, and holds it meanwhile."""
+def save_shards(model: Any, slices: Mapping[str, Slice], row: Row, save: Callable[[nn.Module], T]) -> T | None:
+    """Collective over the row: shard 0 saves the whole model, and holds it meanwhile; what `save` gives, there."""
     if not slices:
-        return save_model(model, base, out)
+        return save(model)
     tensors = model.state_dict()
     for name, part in slices.items():
         raw = tensors[name].cpu().contiguous().view(torch.uint8).numpy().tobytes()
@@ -278,16 +279,16 @@ def save_shards(model: Any, slices: Mapping[str, Slice], row: Row, base: str, ou
         if row.shard == 0:
             tensors[name] = _joined(part, tensors[name].dtype, parts, indices)
 
-    def write() -> None:
+    def write() -> T | None:
         if row.shard == 0:
             with torch.device("meta"):
                 whole = type(model)(model.config)
             whole.load_state_dict(tensors, assign=True)
             whole.tie_weights()
-            save_model(whole, base, out)
+            return save(whole)
+        return None
 
-    row.together(write)
-    return None
+    return row.together(write)
 
 
 def _joined(where: Slice, dtype: torch.dtype, parts: Sequence[bytes], indices: Sequence[bytes]) -> Tensor:

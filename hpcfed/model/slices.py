@@ -23,10 +23,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from ..errors import ConfigError
 from ..noise.layout import Slice
-from .load import auto_class, label_options, load_config, model_path, new_head, quiet
-
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+from .complete import check_left_over, new_head
+from .folder import INDEX, SINGLE
+from .load import agree_on_padding, auto_class, label_options, load_config, model_path, own_classes, quiet
 
 
 class Unreadable(Exception):
@@ -39,8 +40,9 @@ def empty_model(config: ModelConfig, kind: str, labels: Sequence[str]) -> nn.Mod
     for key, value in label_options(config, hf_config, kind, labels).items():
         setattr(hf_config, key, value)
     with quiet(), torch.random.fork_rng(devices=[]), _without_memory():
-        model = auto_class(kind).from_config(hf_config, dtype=getattr(torch, config.dtype))
+        model = auto_class(kind).from_config(hf_config, dtype=getattr(torch, config.dtype), trust_remote_code=False)
     assert isinstance(model, nn.Module)
+    agree_on_padding(config, model, kind)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     return model.eval().requires_grad_(False)
@@ -63,7 +65,8 @@ def _without_memory() -> Iterator[None]:
 def fill(model: Any, slices: Mapping[str, Slice], config: ModelConfig, kind: str) -> None:
     """Read this shard's part of every parameter and persistent buffer; give a classifier's new head its values."""
     files = _files(config)
-    prefix, new = model.base_model_prefix + ".", set()
+    prefix = model.base_model_prefix + "."
+    new, missing, used = set[str](), set[str](), set[str]()
     aliases: dict[int, list[str]] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
         aliases.setdefault(id(p), []).append(name)
@@ -73,12 +76,23 @@ def fill(model: Any, slices: Mapping[str, Slice], config: ModelConfig, kind: str
     for name, tensor in (tensors | persistent).items():
         known = [alias for given in names_of.get(name, [name]) for alias in (given, given.removeprefix(prefix))]
         key = next((alias for alias in known if alias in files), None)
-        if key is None or not _read(files[key], key, tensor, slices.get(name)):
+        if key is None:
+            missing.add(name)
+        elif _read(files[key], key, tensor, slices.get(name)):
+            used.add(key)
+        else:
             new.add(name)
+    new |= missing
     if new:
         if new & slices.keys() or new & persistent.keys() or not kind.endswith("classification"):
             raise Unreadable
-        new_head(config, model, new, kind)
+        new_head(config.name, model, missing, new - missing, own_classes(load_config(config), kind))
+    ties = {key for names in aliases.values() for name in names for key in (name, name.removeprefix(prefix))}
+    try:
+        check_left_over(config.name, model, files.keys() - used - ties)
+    except ConfigError:  # transformers knows of tensors that are left over in some families: it decides
+        raise Unreadable from None
+    model._weight_conversions = []  # what transformers notes of a model it has loaded: no name was another
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..places import writable_triton_cache
 from . import cpu, cpu_hash
 from .layout import Piece
 from .spec import DISTRIBUTIONS, MASK, ROUNDINGS, add_fingerprints, fingerprint_key, normal_table
@@ -122,6 +123,7 @@ def _device_engine(tensor: Tensor) -> Any:
     """triton.py, for a tensor that is not on the CPU; the only place where a device is chosen."""
     if tensor.device.type != "cuda":
         raise ConfigError(f"a tensor on {tensor.device}: directions are drawn on CPUs and on CUDA devices")
+    writable_triton_cache()
     try:
         from . import triton
     except ImportError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .header import Header, pack_signs, public_name, unpack_signs
 from .journal import Journal, read_journal
-from .sealed import JOURNAL, ORBIT, WEIGHTS, Orbit, load, load_any, safetensors_head, seal, sealed_bytes
+from .sealed import JOURNAL, ORBIT, WEIGHTS, Orbit, lasting, load, load_any, safetensors_head, seal, sealed_bytes
 
 __all__ = [
     "JOURNAL",
@@ -13,6 +13,7 @@ __all__ = [
     "Header",
     "Journal",
     "Orbit",
+    "lasting",
     "load",
     "load_any",
     "pack_signs",

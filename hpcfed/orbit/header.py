@@ -36,6 +36,7 @@ CHOICES = {
     "payload": ("signs", "floats"),
     "kind": ("causal-lm", "masked-lm", "sequence-classification", "image-classification"),
 }
+OPTIONAL = ("settings", "task")  # not there where there is nothing to say
 SCHEDULES = ("constant", "linear", "cosine")
 _HEX = re.compile(r"[0-9a-f]{32}")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell half a character, which nothing can print
@@ -51,6 +52,7 @@ class Header:
     base_model: see `public_name`.  base_fingerprint, layout_hash: 32 hex digits.  train_only: name patterns.
     kind, labels: what the base model is loaded as, and the names of a classifier's classes.
     settings: what else the algorithm needs to know, as its file says; "width": floats in a decision (default: q).
+    task: for who uses the model, how its examples were put (name, prompt, verbalizers, ...); replay does not need it.
     """
 
     algorithm: str
@@ -71,6 +73,7 @@ class Header:
     version: int = 1
     noise: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
+    task: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_int("version", self.version, 1, 1)
@@ -91,7 +94,8 @@ class Header:
         object.__setattr__(self, "schedule", _checked_schedule(self.schedule))
         for key in ("train_only", "labels"):
             object.__setattr__(self, key, _checked_strings(key, getattr(self, key)))
-        object.__setattr__(self, "settings", _checked_settings(self.settings))
+        for key in OPTIONAL:
+            object.__setattr__(self, key, _checked_settings(key, getattr(self, key)))
         if "width" in self.settings:
             _check_int("settings.width", self.settings["width"], 1, MAX_WIDTH)
 
@@ -115,10 +119,8 @@ class Header:
         return None
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no blanks, ASCII; without settings where there are none."""
-        fields = dataclasses.asdict(self)
-        if not self.settings:
-            del fields["settings"]
+        """Canonical JSON: sorted keys, no blanks, ASCII; without settings and task where there are none."""
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if value or key not in OPTIONAL}
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @staticmethod
@@ -130,7 +132,7 @@ class Header:
         for key in fields:
             if key not in known:
                 raise OrbitError(f"orbit header: {_show(key)} is not a field" + did_you_mean(key[:40], known))
-        if missing := [key for key in known if key not in fields and key != "settings"]:
+        if missing := [key for key in known if key not in fields and key not in OPTIONAL]:
             raise OrbitError(f"orbit header: {', '.join(missing)} missing")
         header = Header(**fields)
         if header.to_json().encode() != (text.encode(errors="replace") if isinstance(text, str) else text):
@@ -258,18 +260,18 @@ def _checked_strings(key: str, strings: object) -> tuple[str, ...]:
     return texts
 
 
-def _checked_settings(settings: object, depth: int = 0) -> Any:
+def _checked_settings(where: str, settings: object, depth: int = 0) -> Any:
     """A plain copy of nested mappings and lists of strings and finite numbers, at most three deep."""
     if isinstance(settings, Mapping) and depth < 3 and all(isinstance(key, str) for key in settings):
         if not any(_SURROGATE.search(key) for key in settings):
-            return {key: _checked_settings(value, depth + 1) for key, value in settings.items()}
+            return {key: _checked_settings(where, value, depth + 1) for key, value in settings.items()}
     elif isinstance(settings, list | tuple) and depth in (1, 2):
-        return [_checked_settings(value, 3) for value in settings]
+        return [_checked_settings(where, value, 3) for value in settings]
     elif depth and isinstance(settings, bool | int):
-        _check_int("settings", int(settings), -(2**63), 2**64 - 1)
+        _check_int(where, int(settings), -(2**63), 2**64 - 1)
         return settings
     elif depth and isinstance(settings, float):
-        return _check_float("settings", settings)
+        return _check_float(where, settings)
     elif depth and isinstance(settings, str) and not _SURROGATE.search(settings):
         return settings
-    raise OrbitError("orbit header: settings must be names with strings, numbers, or short lists of them")
+    raise OrbitError(f"orbit header: {where} must be names with strings, numbers, or short lists of them")

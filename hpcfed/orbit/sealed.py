@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +125,16 @@ def _load_folder(folder: Path) -> Orbit:
         raise OrbitError("; ".join(problems) or f"{folder}: neither {ORBIT} nor {JOURNAL} in this folder")
     best = max(orbits, key=lambda orbit: orbit.rounds)  # the first of equals: sealed
     for other in orbits:
-        if other.header != best.header or other.decisions != best.decisions[: other.rounds]:
+        if lasting(other.header) != lasting(best.header) or other.decisions != best.decisions[: other.rounds]:
             raise OrbitError(f"{folder}: {ORBIT} and {JOURNAL} are of different runs; name one of the files")
     return Orbit(best.header, best.decisions, best.fingerprint, best.path, (*best.notes, *problems))
+
+
+def lasting(header: Header) -> Header:
+    """The header without the number of rounds that were planned, where no step size depends on it."""
+    if header.schedule["name"] != "constant":
+        return header
+    return replace(header, schedule={**header.schedule, "rounds": 0})
 
 
 def _pack(header: Header, decisions: Sequence[bytes]) -> bytes:

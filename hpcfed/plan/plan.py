@@ -26,18 +26,19 @@ from ..algorithms.header import make_header
 from ..clients import CentralPool, Pool
 from ..config import Recipe, load_method
 from ..errors import ConfigError, first_line
-from ..model import Outline, check_shards, model_kind, outline
-from ..model.head import make_forward
+from ..model import Outline, check_shards, checkpoint_names, model_kind, outline
+from ..model.head import computes, make_forward
 from ..orbit import Header, sealed_bytes
 from ..privacy import make_privacy
-from ..tasks import kind_of, task_info, usual_length
+from ..tasks import kind_of, task_info, told, usual_length
+from ..tasks.base import LANGUAGE
 from ..transport.mesh import MeshShape
 from ..transport.row import Row
 from ..transport.wire import encode_bits, encode_sum
 from ..weights import Weights
 from .footprint import Memory, footprint, split_bytes
+from .meter import Meter
 
-LANGUAGE = ("causal-lm", "masked-lm")
 CLASSES = 2  # of a custom task, whose data are not read
 USABLE = 0.9  # of a GPU's memory: the rest is for its context and for what the allocator cannot hand out
 CPU_TFLOPS, CPU_DRAWS = 0.1, 2.0  # a thread: OPT-125M's forward pass, and benchmarks/noise.py (G/s)
@@ -230,16 +231,21 @@ def make_plan(recipe: Recipe, tokens: int | None = None, device: str = "cpu") ->
     kind = kind_of(recipe.task, model_kind(recipe.model))
     labels = [str(name) for name in recipe.task.verbalizers or info.labels or range(CLASSES)]
     shadow = outline(recipe.model, kind, labels)
-    weights = Weights(shadow.model, recipe.algorithm.train_only)
+    weights = Weights(shadow.model, recipe.algorithm.train_only, names=checkpoint_names(shadow.model))
     length = _length(recipe, kind, shadow, tokens)
     pool = _pool(recipe)
     split = split_bytes(shadow.model)
     # Which logits are computed: a prompted task scores one word a class.
     heads = list(range(len(labels))) if kind in LANGUAGE else None
-    forward = make_forward(shadow.model, Row(), int(kind == "causal-lm"), heads)
-    header = make_header(recipe, weights, kind, labels, pool, "0" * 32)
+    last = int(kind == "causal-lm")
+    forward = make_forward(shadow.model, Row(), last, heads)
+    header = make_header(recipe, weights, kind, labels, pool, "0" * 32, told(recipe.task, kind, length))
     examples = _examples(recipe, header, pool, length)
     inputs, evaluated = _inputs(shadow, examples, length), _inputs(shadow, recipe.eval_batch, length)
+    with Meter([]).measuring():  # some models ask for values, which it answers
+        whole = bool(heads) and not computes(forward, inputs, len(heads or ()))
+    if whole:
+        forward = make_forward(shadow.model, Row(), last, heads, restrict=False)
     try:
         memory, flops, draws = footprint(recipe.algorithm, shadow.model, weights, forward, inputs, evaluated, device)
     except RuntimeError as e:  # it asks for values, and there are only shapes

@@ -32,12 +32,14 @@ Measured = tuple[np.ndarray, np.ndarray]  # slopes float64 [m, s], mean losses f
 class ClientProbe:
     """The clients that this row hosts, and the probe that finds their slopes.
 
+    found, zeros: finite slopes in the last round, and those of them that are exactly 0.
     Memory: if the method walks, one more copy of the trained weights, from the first walk on.
     """
 
     def __init__(self, hosted: Hosted, probe: Probe, recipe: Recipe, clock: Clock) -> None:
         self._hosted, self._probe, self._clock = hosted, probe, clock
         self._mu, self._rounding = recipe.algorithm.mu, recipe.rounding
+        self.found = self.zeros = 0
         self._copy = Copy(probe.weights, host=recipe.algorithm.walk_copy == "host")
 
     def slopes(self, t: int, steps: Steps) -> Slopes:
@@ -45,6 +47,7 @@ class ClientProbe:
 
         Collective over the row: its shards evaluate the same losses together, and go on with those of shard 0.
         """
+        self.found = self.zeros = 0
         clients: list[int] = []
         parts: list[Measured] = [(np.empty((0, steps.seeds.shape[1])), np.empty(0))]
         if steps.walk is not None:
@@ -83,7 +86,8 @@ class ClientProbe:
                     apply_(self._probe.weights, [step], self._probe.distribution, self._rounding)
         with self._clock.during(UPDATE):
             self._copy.give_back()
-        return slopes, np.mean(losses, axis=0)
+        finite = np.array(losses)[np.isfinite(losses)]
+        return slopes, np.array([np.mean(finite) if len(finite) else np.nan])
 
     def _at(
         self, members: Sequence[int], examples: Sequence[np.ndarray], seeds: Sequence[int], steps: Steps
@@ -95,6 +99,8 @@ class ClientProbe:
         # Shards walk by what they find: a last bit that differs would drive their weights apart.
         both = np.concatenate([p, losses[:, None]], 1)
         self._probe.weights.row.share(both)
+        self.found += int(np.isfinite(both[:, :-1]).sum())
+        self.zeros += int((both[:, :-1] == 0).sum())
         return both[:, :-1], both[:, -1]
 
 

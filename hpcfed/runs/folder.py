@@ -1,7 +1,8 @@
 """The run folder: who may write there, and how; read.py has its files and what can be read from them.
 
-Promise  No run is ever overwritten or deleted: --force moves the old one to a numbered folder beside it. Two live runs
-         never share a folder. Whole files are replaced in one step, so a crash leaves the old or the new one.
+Promise  No run is ever overwritten or deleted: --force moves the old one to a numbered folder beside it, or where that
+         cannot be, in it. Two live runs never share a folder. Whole files are replaced in one step, so a crash leaves
+         the old or the new one.
 
 Only row 0 has a run folder. What is shown on the terminal meanwhile is progress.py's.
 """
@@ -15,14 +16,16 @@ import json
 import math
 import os
 import socket
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..atomic import write_atomic
+from ..atomic import sync_folder, write_atomic
 from ..errors import RunFolderError
 from ..orbit import JOURNAL, ORBIT, WEIGHTS
+from .env import env_changes
 from .read import (
     ENDED,
     ENV,
@@ -36,12 +39,14 @@ from .read import (
     read_json,
     read_metrics,
     recipe_differences,
+    wants_more,
 )
 
 FORMAT = "hpcfed-run"  # in env.json: tells a run that died before its first round from files that are not ours
 # In the order in which --force moves them: summary.json last, so that a crash in between leaves no half-known run.
 FILES = (ORBIT, WEIGHTS, JOURNAL, METRICS, PARTITION, RECIPE, ENV, SUMMARY)
-GO_ON = "free space and go on with --resume"
+GO_ON = "go on with --resume"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RunFolder:
@@ -56,6 +61,7 @@ class RunFolder:
         self.journal, self.orbit, self.weights = path / JOURNAL, path / ORBIT, path / WEIGHTS
         self.resumed, self.restarts, self.notes = False, 0, list[str]()
         self._metrics: int | None = None
+        self._env, self._recipe = "", ""
 
     @staticmethod
     def create(
@@ -75,6 +81,10 @@ class RunFolder:
         path = Path(path)
         if force and resume:
             raise RunFolderError(f"{path}: --force starts over and --resume goes on; give one of them")
+        if path.is_symlink() and not path.exists():
+            raise RunFolderError(
+                f"{path}: links to {path.readlink()}, which is not there; make it, or take another --out"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock, note = _take_lock(path)
@@ -100,17 +110,36 @@ class RunFolder:
             if force:
                 self.notes.append(f"the old run was moved to {self._move_aside(known)}")
             else:
-                self._check_resumable(known, resume)
+                self._check_resumable(known, resume, recipe_toml)
                 _check_same_recipe(self.path / RECIPE, recipe_toml, allow)
                 self.resumed = True
                 old = read_json(self.path / ENV) if ENV in known else {}
                 earlier = [*old.pop("earlier", []), old]
                 self.restarts = len(earlier)
+                self.notes += env_changes(old, env)
         elif known:  # a run that died before its first round is new again
             self._check_ours(known)
             (self.path / METRICS).unlink(missing_ok=True)
-        write_atomic(self.path / ENV, _to_json({"format": FORMAT, **env, "earlier": earlier}, indent=2))
-        write_atomic(self.path / RECIPE, recipe_toml)
+        self._env, self._recipe = _to_json({"format": FORMAT, **env, "earlier": earlier}, indent=2), recipe_toml
+        if not self.resumed:
+            self._write_beginning()
+
+    def go_on(self) -> None:
+        """A run that is resumed goes on, for nothing speaks against it: from now on its files say so.
+
+        A finished run that gets more rounds is interrupted from now on; its sealed orbit stays till the next one is.
+        """
+        if self.resumed:
+            try:
+                self._write_beginning()
+            except OSError as error:
+                raise _unwritable(self.path, error, GO_ON) from None
+            if (self.path / SUMMARY).exists() and (summary := read_json(self.path / SUMMARY))["status"] in ENDED:
+                self.write_summary(summary | {"status": "interrupted"})
+
+    def _write_beginning(self) -> None:
+        write_atomic(self.path / ENV, self._env)
+        write_atomic(self.path / RECIPE, self._recipe)
 
     def _check_ours(self, known: set[str]) -> None:
         try:
@@ -120,11 +149,13 @@ class RunFolder:
         if not ours:
             raise RunFolderError(f"{self.path}: holds {', '.join(sorted(known))} but no run; choose another --out")
 
-    def _check_resumable(self, known: set[str], resume: bool) -> None:
-        status = read_json(self.path / SUMMARY).get("status") if SUMMARY in known else "interrupted"
-        if status in ENDED:
+    def _check_resumable(self, known: set[str], resume: bool, recipe_toml: str) -> None:
+        summary = read_json(self.path / SUMMARY) if SUMMARY in known else {}
+        status, done = summary.get("status", "interrupted"), summary.get("rounds")
+        if status in ENDED and not (resume and wants_more(summary, tomllib.loads(recipe_toml).get("rounds"))):
+            more = f" (for more rounds: --resume --set rounds=MORE than {done})" if status == "finished" else ""
             raise RunFolderError(
-                f"{self.path}: holds a finished run, and --resume has nothing to do there; "
+                f"{self.path}: holds a finished run, and --resume has nothing to do there{more}; "
                 "choose another --out, or --force to start over (the old run is moved aside, not deleted)"
             )
         if not resume:
@@ -136,17 +167,35 @@ class RunFolder:
             raise RunFolderError(f"{self.path}: holds an unfinished run without a journal to go on from; use --force")
 
     def _move_aside(self, known: set[str]) -> Path:
-        """Move the files of the old run to a new folder NAME.old-N beside this one."""
+        """Move the files of the old run to a new folder: NAME.old-N beside this one, else old-N in it.
+
+        Else: this folder is a mount point (a container's volume), or the one that it lies in is not writable.
+        """
         base = self.path.resolve()
+        try:
+            return self._move_to(known, lambda n: base.with_name(f"{base.name}.old-{n}"))
+        except (OSError, ValueError):
+            return self._move_to(known, lambda n: base / f"old-{n}")
+
+    def _move_to(self, known: set[str], place: Callable[[int], Path]) -> Path:
+        """All files or none; where, of the places from 1 on, nothing is yet."""
         for n in range(1, 10_000):
-            aside = base.with_name(f"{base.name}.old-{n}")
+            aside, moved = place(n), list[str]()
             try:
                 aside.mkdir()
             except FileExistsError:
                 continue
-            for name in FILES:
-                if name in known:
-                    (self.path / name).rename(aside / name)
+            try:
+                for name in FILES:
+                    if name in known:
+                        (self.path / name).rename(aside / name)
+                        moved.append(name)
+            except OSError:
+                for name in reversed(moved):
+                    (aside / name).rename(self.path / name)
+                aside.rmdir()
+                raise
+            sync_folder(aside)
             return aside
         raise RunFolderError(f"{self.path}: 9,999 old runs lie beside it already; remove some")
 
@@ -243,8 +292,10 @@ def _take_lock(path: Path) -> tuple[int, list[str]]:
     return fd, notes
 
 
-def _unwritable(path: Path, error: OSError, cure: str = "free space, or choose another --out") -> RunFolderError:
-    return RunFolderError(f"{path}: cannot write the run here: {error.strerror}; {cure}")
+def _unwritable(path: Path, error: OSError, cure: str = "choose another --out") -> RunFolderError:
+    first = "free space" if error.errno in FULL else "let this user write there"
+    link = "and " if cure == GO_ON else "or "
+    return RunFolderError(f"{path}: cannot write the run here: {error.strerror}; {first}, {link}{cure}")
 
 
 def _plain(value: Any) -> Any:
@@ -266,11 +317,22 @@ def _to_json(value: Mapping[str, Any], indent: int | None = None) -> str:
 
 def _check_same_recipe(path: Path, recipe_toml: str, allow: Sequence[str]) -> None:
     try:
-        differences = recipe_differences(path.read_text(encoding="utf-8"), recipe_toml, allow)
+        old = path.read_text(encoding="utf-8")
+        schedule = tomllib.loads(old).get("algorithm", {}).get("schedule", "constant")
+        if schedule == "constant":  # else the step size of the rounds that were run depends on how many are to come
+            allow = (*allow, "rounds")
+        differences = recipe_differences(old, recipe_toml, allow)
     except OSError as error:
         raise RunFolderError(f"{path}: cannot read it, so cannot --resume: {error.strerror}") from None
     except ValueError as error:
         raise RunFolderError(f"{path}: damaged, so cannot --resume: {error}") from None
+    if len(differences) == 1 and differences[0].startswith("rounds: "):
+        replayed = f": hpcfed orbit replay {path.parent} --base MODEL --out FOLDER, then --set model.name=FOLDER"
+        how = replayed if (path.parent / JOURNAL).exists() else ""
+        raise RunFolderError(
+            f"{path.parent}: {differences[0]}: with algorithm.schedule={schedule!r} the steps that were made depend on "
+            f"the number of rounds; keep it, or begin another run from the model that this one ends with{how}"
+        )
     if differences:
         raise RunFolderError(
             f"{path.parent}: --resume with another recipe would change the result: {'; '.join(differences)}; "

@@ -127,14 +127,15 @@ def _partition(file: Path) -> dict[str, Any] | None:
         return None
     try:
         partition: dict[str, Any] = json.loads(file.read_bytes())
-        if list(partition) == ["digest"]:  # of a private run
+        if list(partition) in (["digest"], ["digest", "digests"]):  # of a private run
             return None
         counts = np.array(partition["counts"], np.int64)
-        assert counts.ndim == 2 and counts.shape[1] == len(partition["names"]) and len(partition["sizes"]) == 3
+        if not (counts.ndim == 2 and counts.shape[1] == len(partition["names"]) and len(partition["sizes"]) == 3):
+            raise ValueError
         float(partition["skew"]), int(partition["clients"]), [f"{size:g}" for size in partition["sizes"]]
     except OSError as e:
         raise RunFolderError(f"{file}: cannot read it: {e.strerror}") from None
-    except (ValueError, TypeError, KeyError, AssertionError):
+    except (ValueError, TypeError, KeyError):
         raise RunFolderError(f"{file}: damaged, not the partition that hpcfed train writes") from None
     return partition
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import glob
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,8 @@ MAY_CHANGE = (
     "eval_every", "eval_batch", "log_every", "check_every", "save_every", "tensorboard", "mesh.transport", "mesh.check",
     "mesh.graphs", "algorithm.ballot", "algorithm.walk_copy",
 )  # fmt: skip
+#: Settings that may be paths.
+PATHS = (("model", "name"), ("task", "data"), ("clients", "manifest"))
 ENDED = ("finished", "budget spent")
 STATUSES = (*ENDED, "interrupted")
 REQUIRED_KEYS = (
@@ -52,7 +55,19 @@ def read_summary(path: str | Path) -> dict[str, Any]:
         kind, word = (str, "text") if key in TEXTS else (int | float, "a number")
         if summary[key] is not None and not isinstance(summary[key], kind):
             raise RunFolderError(f"{path / SUMMARY}: {key}={summary[key]!r:.60} is not {word}")
+    if "scored_at" not in summary:  # an older run's
+        scored = [r["t"] for r in read_metrics(path) if "split" in r and r["t"] <= (summary["rounds"] or 0)]
+        last = max(scored, default=0) or None
+        summary["scored_at"] = last if summary["status"] == "interrupted" else summary["rounds"]
+        if summary["scored_at"] is None and summary["rounds"]:
+            summary |= {"metric_after": None, "loss_after": None}
     return summary
+
+
+def wants_more(summary: Mapping[str, Any], rounds: int | None) -> bool:
+    """Whether a run that has finished so would go on, if it were to have so many rounds."""
+    done = summary.get("rounds")
+    return summary.get("status") == "finished" and isinstance(done, int) and rounds is not None and rounds > done
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -74,8 +89,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 def comparison(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     """One row a run folder: run, algorithm, model, metric and the figures below, each None where it is unknown.
 
-    before, after: the metric, a fraction.  bits, down: up and down per client and round.  uplink_bits: of a client
-    that took part in every round.  wire_bytes: payload handed to collectives.  seconds.  memory: peak bytes.
+    before, after: the metric, a fraction; the latter after `scored_at` of the `rounds` that were run.  status.
+    bits, down: up and down per client and round.  uplink_bits: of a client that took part in every round.
+    wire_bytes: payload handed to collectives.  seconds.  memory: peak bytes.
     Raises RunFolderError.
     """
     folders = [Path(path) for path in paths]
@@ -93,6 +109,9 @@ def comparison(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
                 "metric": summary["metric_name"],
                 "before": summary["metric_before"],
                 "after": summary["metric_after"],
+                "scored_at": summary["scored_at"],
+                "rounds": rounds,
+                "status": summary["status"],
                 "bits": bits,
                 "down": summary.get("downlink_bits_per_client_round") or None,
                 "uplink_bits": None if bits is None or rounds is None else bits * rounds,
@@ -115,6 +134,36 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise RunFolderError(f"{path}: damaged, not a JSON object")
     return fields
+
+
+def paths_of(path: str | Path) -> tuple[list[str], list[str]]:
+    """Overrides by which a run's recipe names the files that the run had, wherever it is read; and notes for the user.
+
+    A recipe's relative paths are relative to the working folder. A path that is gone from there stays as it is, and a
+    note says so if there is something under that name here.
+    """
+    overrides, notes = list[str](), list[str]()
+    try:
+        recipe, before = tomllib.loads((Path(path) / RECIPE).read_text("utf-8")), read_json(Path(path) / ENV)["folder"]
+    except (OSError, ValueError, KeyError, RunFolderError):  # a run of an older version, or a recipe alone
+        return [], []
+    if not isinstance(before, str) or Path(before) == Path.cwd():
+        return [], []
+    for section, setting in PATHS:
+        name = recipe.get(section, {}).get(setting)
+        if not isinstance(name, str) or name[:1] in ("/", "~"):
+            continue
+        if _there(then := Path(before, name)):
+            overrides.append(f"{section}.{setting}={json.dumps(str(then), ensure_ascii=False)}")
+        elif _there(Path(name)):
+            notes.append(
+                f"{section}.{setting}={name!r} is no longer in {before}, where {path} ran; read from {Path.cwd()}"
+            )
+    return overrides, notes
+
+
+def _there(path: Path) -> bool:
+    return path.exists() or bool(glob.glob(str(path)))  # noqa: PTH207  Path.glob takes no absolute pattern
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Past:
     """What earlier rounds left: how many, their seconds, bytes and scores, and how often the run was taken up again.
 
     scores: rounds done -> split -> (value, loss, examples).  pairs: agreement.pairs of the logged rounds.
+    abstentions: ballots that were none.  abstainers: ids of the clients whose they were.
     """
 
     rounds: int = 0
@@ -50,6 +51,8 @@ class Past:
     payload_bytes: int = 0
     scores: dict[int, dict[str, tuple[float, float, int]]] = field(default_factory=dict)
     pairs: list[float] = field(default_factory=list)
+    abstentions: int = 0
+    abstainers: list[int] = field(default_factory=list)
 
     def to_json(self) -> bytes:
         """For the other rows."""
@@ -69,12 +72,14 @@ class Record:
     notes: Sequence[str] = ()
 
     def open(
-        self, trail: Callable[[RunFolder], Trail], digest: str, holdings: Callable[[], Any], splits: Iterable[str]
-    ) -> Past | None:
+        self, trail: Callable[[RunFolder], Trail], digest: str, digests: Mapping[str, str],
+        holdings: Callable[[], Any], splits: Iterable[str], read: Mapping[str, Any] | None = None,
+    ) -> Past | None:  # fmt: skip
         """What the run goes on from is there from now on; row 0: what earlier rounds left.
 
-        digest: of the training data and of who holds which.  holdings: makes the PartitionReport, or None where nobody
-        may know.  splits: that are evaluated.  Raises OrbitError and RunFolderError.
+        digest: of the training data and of who holds which.  digests: of what else must stay as it is, by what it is.
+        holdings: makes the PartitionReport, or None where nobody may know.  splits: that are evaluated.  read: of each
+        split, how many rows were read, kept and left out.  Raises OrbitError and RunFolderError.
         """
         return None
 
@@ -147,24 +152,44 @@ class FolderRecord(Record):
         return self._trail
 
     def open(
-        self, trail: Callable[[RunFolder], Trail], digest: str, holdings: Callable[[], Any], splits: Iterable[str]
-    ) -> Past:
+        self, trail: Callable[[RunFolder], Trail], digest: str, digests: Mapping[str, str],
+        holdings: Callable[[], Any], splits: Iterable[str], read: Mapping[str, Any] | None = None,
+    ) -> Past:  # fmt: skip
         """The trail, begun or gone on with, and what the earlier rounds left in metrics.jsonl."""
         folder = self.folder
         if folder.resumed and (before := folder.read_partition().get("digest")) not in (None, digest):
             raise OrbitError(
                 f"the training data, or who holds which, changed since the run began ({before} -> {digest})"
             )
+        if folder.resumed:
+            self._check_unchanged(digests)
         report = holdings()
-        folder.write_partition((report.data() if report else {}) | {"digest": digest})
         self._trail = trail(folder)
         self._open.callback(self.trail.close)
+        folder.go_on()
+        told = {"read": dict(read or {}), "digest": digest, "digests": dict(digests)}
+        folder.write_partition((report.data() if report else {}) | told)
         self.notes = [*folder.notes, *([report.line()] if report else []), *self.trail.notes]
         if not folder.resumed:
             return Past()
         folder.rewind(self.trail.rounds)
         self.notes.append(f"resumed after round {self.trail.rounds}")
         return _recall(folder.records(), self.trail.rounds, folder.restarts, set(splits))
+
+    def _check_unchanged(self, digests: Mapping[str, str]) -> None:
+        """OrbitError if anything of it is not what it was when the run began."""
+        known = self.folder.read_partition().get("digests")
+        if known is None:
+            text = (
+                "the run is older than digests of the data it is evaluated on: nobody knows whether they have changed"
+            )
+            self.folder.notes.append(text)
+        for what, now in digests.items():
+            if (before := (known or {}).get(what, now)) != now:
+                raise OrbitError(
+                    f"{what} changed since the run began ({before} -> {now}), so what follows could not be compared "
+                    "with what was; put back what was there, or choose another --out"
+                )
 
     def decisions(self) -> bytes:
         """The decisions of all rounds on the trail, one after the other."""
@@ -247,6 +272,8 @@ def _recall(records: Iterable[Mapping[str, Any]], rounds: int, restarts: int, sp
             pairs = record.get("pairs")
             past.pairs.append(pairs if isinstance(pairs, float) else float("nan"))
             past.seconds = record["seconds"] * rounds / record["t"]
+            past.abstentions = round(record.get("abstentions", 0) * rounds / record["t"])
+            past.abstainers += record.get("abstainers", [])
             past.payload_bytes = record["wire_payload_bytes"] * rounds // record["t"]
     past.scores = {t: scores for t, scores in past.scores.items() if splits <= scores.keys()}
     return past

@@ -9,7 +9,7 @@ Formula  table.py has every named task's columns, prompt and verbalisers; text.p
 from __future__ import annotations
 
 from .base import Batch, Column, Example, Examples, Form, OwnTask, Ragged, Task
-from .build import kind_of, load_task, task_info, usual_length
+from .build import kind_of, load_task, task_info, told, usual_length
 from .table import CUSTOM, TASKS, Asked, TaskInfo
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "kind_of",
     "load_task",
     "task_info",
+    "told",
     "usual_length",
 ]

@@ -19,12 +19,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .rows import Reading
+from .tokens import Lost
+
 if TYPE_CHECKING:
     from ..config import TaskConfig
 
 Example = dict[str, Any]
 
 LITTLE = 1 / 8  # padding that costs less than taking the other tokens out and putting them back
+
+#: Kinds of models (model.model_kind): those that see pictures, and those that are asked by a prompt.
+IMAGES = "image-classification"
+LANGUAGE = ("causal-lm", "masked-lm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +68,24 @@ class Examples:
 
     columns: per feature a Ragged or an array whose dimension 0 is n.  labels: int64 [n] in range(C).
     owners: whom each example belongs to, [n] strings or integers, where the data set says so.
+    lost: what their texts lost on the way to tokens.
     """
 
-    def __init__(self, columns: Mapping[str, Column], labels: NDArray[np.int64], owners: NDArray[Any] | None = None):
+    def __init__(
+        self,
+        columns: Mapping[str, Column],
+        labels: NDArray[np.int64],
+        owners: NDArray[Any] | None = None,
+        lost: Lost | None = None,
+    ) -> None:
         assert all(len(column) == len(labels) for column in columns.values())
         self.columns, self.labels, self.owners = dict(columns), labels, owners
+        self.lost = lost or Lost()
+
+    def largest(self, column: str) -> int:
+        """The largest number in a Ragged column; -1 if there is none."""
+        values = self.columns.get(column)
+        return int(values.flat.max()) if isinstance(values, Ragged) and len(values.flat) else -1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -141,6 +161,7 @@ class Form:
     head_rows: vocabulary rows whose logits suffice; where given, scores wants logits [rows, positions, len(head_rows)].
     keep_last: how many of the last positions' logits suffice (logits_to_keep; sequences are padded on the left);
     0: all.  Logits of more positions than that are welcome too.
+    right: the same padded on the right, for a causal model that does not leave out padding on the left.
     loss: (scores, batch) -> [n].  credit: (scores, batch) -> [n] in [0, 1], whose mean over examples is the metric.
     """
 
@@ -149,6 +170,7 @@ class Form:
     tokens: Callable[[Example], int]
     head_rows: list[int] | None = None
     keep_last: int = 0
+    right: Form | None = None
     loss: Callable[[Tensor, Batch], Tensor] = cross_entropy
     credit: Callable[[Tensor, Batch], Tensor] = accuracy
 
@@ -159,6 +181,8 @@ class Task:
 
     labels: names of the C classes.  train: what the clients hold.  splits: what is evaluated, by name.
     metric: name of what is reported of a split.  device: where batches are wanted, "cpu" or "cuda".
+    readings: what was read of each split, the training data's first.  notes: what the user should know of it all.
+    told: how examples are put to the model, for who uses it afterwards: prompt, verbalizers, text, max_length, bos.
     """
 
     name: str
@@ -168,6 +192,9 @@ class Task:
     form: Form
     metric: str = "accuracy"
     device: str = "cpu"
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def head_rows(self) -> list[int] | None:

@@ -6,27 +6,32 @@ Promise  every rank that reads the same data gets the same Task, bit for bit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config.outside import is_outside, load_outside
+from ..config.outside import is_outside
 from ..errors import ConfigError, DataError, did_you_mean
-from .base import Examples, Form, OwnTask, Task
+from .base import IMAGES, LANGUAGE, Column, Examples, Form, Task
+from .classes import Head, found_classes, head_note, ordered, words_note, words_of
+from .columns import owners_of, texts_of
 from .digits import digits_arrays
 from .images import array_form, encode_images, image_form
-from .labels import class_indices, class_names, few_shot, limited
-from .load import Split, open_splits
+from .labels import Classes, class_indices, few_shot, limited, spell
+from .load import open_splits
+from .own import load_own, own_kind, own_task
 from .prompts import parse_prompt
-from .sources import Source, read_sources
-from .table import CUSTOM, TASKS, Asked, TaskInfo
-from .text import Encode, causal_form, classifier_form, masked_form
+from .rows import Reading, Split
+from .sources import Gathered, Source, read_sources, real_path
+from .table import CUSTOM, TASKS, TaskInfo
+from .text import Encode, Where, causal_form, classifier_form, masked_form
+from .tokens import Lost
 
 if TYPE_CHECKING:
     from ..config import TaskConfig
 
-IMAGES = "image-classification"
-_LANGUAGE = ("causal-lm", "masked-lm")
+_ON_TRAINING = "scores on it are scores on training data"
 
 
 def task_info(config: TaskConfig) -> TaskInfo:
@@ -55,7 +60,7 @@ def kind_of(config: TaskConfig, native: str) -> str:
     Raises ConfigError if the task and the model do not go together.
     """
     if is_outside(config.name):
-        return _own_kind(config, native)
+        return own_kind(config, native)
     info = task_info(config)
     if not info.text:
         if native != IMAGES:
@@ -66,29 +71,12 @@ def kind_of(config: TaskConfig, native: str) -> str:
         raise ConfigError(f"task.name={config.name!r} is about text, the model is an image classifier")
     if config.form == "head":
         return "sequence-classification"
-    if native in _LANGUAGE:
+    if native in LANGUAGE:
         prompted = config.name != CUSTOM or config.prompt is not None or config.form == "prompt"
         return native if prompted else "sequence-classification"
     if config.form == "prompt":
         raise ConfigError(f'task.form="prompt" needs a language model, the model is a {native} model')
     return native
-
-
-def own_task(config: TaskConfig) -> OwnTask:
-    """The record that task.name = "FILE.py:NAME" names."""
-    own = load_outside("task.name", config.name)
-    if not isinstance(own, OwnTask):
-        raise ConfigError(f"task.name={config.name!r}: a {type(own).__name__} is no hpcfed.tasks.OwnTask")
-    return own
-
-
-def _own_kind(config: TaskConfig, native: str) -> str:
-    """The model as it is, if the task takes it so; else a language model with a classifier on top."""
-    kinds = own_task(config).kinds
-    for kind in (native, "sequence-classification"):
-        if kind in kinds and (native == IMAGES) == (kind == IMAGES):
-            return kind
-    raise ConfigError(f"task.name={config.name!r} is for {' or '.join(kinds)} models, the model is a {native} model")
 
 
 def load_task(
@@ -97,67 +85,153 @@ def load_task(
     processor: Any,
     owners: str | None = None,
     sources: Sequence[Source] | None = None,
+    head: Head | None = None,
 ) -> Task:
     """Data of `config` encoded for a model of `kind`.
 
     processor: what model.load_processor gave for it (tokenizer, or what the model says about its images).
     owners: column that says whom an example belongs to, kept in Task.train.owners.
     sources: where the training data are instead, a client each; Task.train is Gathered from them then.
+    head: the classifier's head that the checkpoint has (model.head_labels), whose classes the task's are then.
     Raises ConfigError for settings that do not fit, DataError for data that do not.
     """
     if is_outside(config.name):
-        return _load_own(config, kind, processor, sources)
+        return load_own(config, kind, processor, sources, head)
     info = task_info(config)
     if config.name == "digits":
-        return _load_digits(config, info)
+        return _load_digits(config, info, head)
     train_split = config.train_split or "train"
     eval_splits = list(config.eval_splits if config.eval_splits is not None else info.eval_splits)
     data = config.data or info.data
     assert data is not None
     # The revision in the table belongs to the hub name in the table.
     revision = info.revision if config.data in (None, info.data) else None
-    with open_splits(
-        data, [*([train_split] if sources is None else ()), *eval_splits], train_split, revision
-    ) as splits:
-        read = {split: _labelled(config, info, opened) for split, opened in splits.items()}
-        labels = list(info.labels) or _discovered(config, [read[s] for s in splits])
-        encode, form = _form(config, info, kind, processor, len(labels))
-        picked = {}
-        for split, (opened, values, names) in read.items():
-            index = class_indices(values, labels, names, opened.where, info.unlabelled)
-            limit, shots = (config.train_limit, config.few_shot) if split == train_split else (config.eval_limit, None)
-            rows = _rows(config, index, labels, opened.where, limit, shots, split)
-            picked[split] = _examples(
-                config, info, opened, rows, index, encode, owners if split == train_split else None
-            )
+    wanted = [*(config.text or info.text), config.label or info.label, *([owners] if owners else [])]
+    trained = [train_split] if sources is None else []
+    splits = open_splits(data, [*trained, *eval_splits], train_split, wanted, revision)
+    read = {split: _labelled(config, info, opened) for split, opened in splits.items()}
+    classes, notes = _classes(config, info, [read[split] for split in splits], kind, head)
+    labels = classes.labels
+    encode, form, asked = _form(config, info, kind, processor, classes)
+    notes += words_note(config.verbalizers, classes) if kind in LANGUAGE else _unused(config, kind)
 
-    def client(split: Split) -> Examples:
-        opened, values, names = _labelled(config, info, split)
-        index = class_indices(values, labels, names, opened.where, info.unlabelled)
-        rows = _rows(config, index, labels, opened.where, None, None, train_split)
-        return _examples(config, info, opened, rows, index, encode, None)
+    def pick(split: str, read: _Labelled, limits: _Limits, owners: str | None) -> tuple[Examples, Reading]:
+        opened, values, names = read
+        index = opened.checked(values, lambda v, where: class_indices(v, classes, where, names, info.unlabelled))
+        met[split] = {int(i) for i in np.unique(index) if i >= 0}
+        rows = _rows(config, index, labels, opened.where, *limits, split)
+        examples = _examples(config, info, opened, rows, index, encode, owners)
+        return examples, _reading(opened, index, len(rows), split == train_split)
 
-    train = picked[train_split] if sources is None else read_sources(sources, train_split, client)
-    return Task(config.name, labels, train, {split: picked[split] for split in eval_splits}, form)
+    picked, readings, met = {}, {}, dict[str, set[int]]()
+    for split, one in read.items():
+        of_train = split == train_split
+        limits = (config.train_limit, config.few_shot) if of_train else (config.eval_limit, None)
+        picked[split], readings[split] = pick(split, one, limits, owners if of_train else None)
+    _check_met(met, train_split, labels)
+    notes += [note for opened in splits.values() for note in opened.notes]
+    if sources is None:
+        train: Examples = picked[train_split]
+        notes += _seen_in_training(train_split, picked)
+        notes += [f"{train_split} is trained on and evaluated: {_ON_TRAINING}"] if train_split in eval_splits else []
+    else:
+        train = gathered = read_sources(
+            sources,
+            train_split,
+            wanted,
+            lambda split: pick(train_split, _labelled(config, info, split), (None, None), None),
+        )
+        readings = {train_split: gathered.reading} | readings
+        notes += gathered.notes + _seen_by_clients(gathered, splits, picked)
+    evaluated = {split: picked[split] for split in eval_splits}
+    return Task(config.name, labels, train, evaluated, form, readings=readings, notes=notes, told=asked)
 
 
-def _labelled(config: TaskConfig, info: TaskInfo, split: Split) -> tuple[Split, Sequence[Any], list[str] | None]:
+def _unused(config: TaskConfig, kind: str) -> list[str]:
+    """Notes on settings that a model with a head for classes has no use for."""
+    names = ["prompt", "max_length"] if kind == IMAGES else ["prompt"]
+    given = [f"task.{name}" for name in names if getattr(config, name) is not None]
+    what = "pictures" if kind == IMAGES else "the text itself"
+    return [f"{name} is not used: the model has a head for the classes, which is shown {what}" for name in given]
+
+
+_Limits = tuple[int | None, int | None]  # so many examples, so many of a class
+_Labelled = tuple[Split, Sequence[Any], list[str] | None]
+
+
+def _reading(opened: Split, index: np.ndarray, kept: int, of_train: bool) -> Reading:
+    """What became of the rows that were read."""
+    unlabelled = int((index < 0).sum())
+    left_out = {"no label": unlabelled, _limit(of_train): len(index) - unlabelled - kept}
+    files = tuple((part.where, len(part)) for part in opened.parts)
+    return Reading(files, kept, {why: n for why, n in (left_out | opened.left_out()).items() if n})
+
+
+def _limit(of_train: bool) -> str:
+    """The settings that leave out examples."""
+    return "task.train_limit or task.few_shot" if of_train else "task.eval_limit"
+
+
+def _check_met(met: Mapping[str, set[int]], train_split: str, labels: Sequence[str]) -> None:
+    """DataError if a split has no class that the training data have: they spell their labels in another way."""
+    for split, classes in met.items():
+        if met.get(train_split) and classes and not classes & met[train_split]:
+            ours, theirs = (spell([labels[i] for i in sorted(found)]) for found in (met[train_split], classes))
+            raise DataError(f"the labels of {train_split} are {ours}, those of {split} {theirs}: none is in both")
+
+
+def _seen_in_training(train_split: str, picked: Mapping[str, Examples]) -> list[str]:
+    """Notes on splits that are evaluated on what is trained on."""
+    train, notes = picked[train_split], []
+    for split, examples in picked.items():
+        if split != train_split and len(examples) == len(train) and examples.digest() == train.digest():
+            notes.append(f"{split} holds the same examples as {train_split}: {_ON_TRAINING}")
+    return notes
+
+
+def _seen_by_clients(train: Gathered, splits: Mapping[str, Split], picked: Mapping[str, Examples]) -> list[str]:
+    """Notes on splits that are evaluated on what a client trains on: its file, or a copy of it."""
+    notes = []
+    for name, split in splits.items():
+        files = {part.where: train.files.get("".join(real_path(part.where))) for part in split.parts}
+        notes += [
+            f"{where} is evaluated as {name} and is the data of {who}: {_ON_TRAINING}"
+            for where, who in files.items()
+            if who
+        ]
+        same = [i for i, part in enumerate(train.parts) if len(part) == len(picked[name])]
+        if not any(files.values()) and any(train.parts[i].digest() == picked[name].digest() for i in same):
+            notes.append(f"{name} holds the same examples as a client: {_ON_TRAINING}")
+    return notes
+
+
+def _labelled(config: TaskConfig, info: TaskInfo, split: Split) -> _Labelled:
     """The split, its labels as they stand there, and what the data set calls its classes (None: it does not say)."""
-    if split.classes is not None:
-        return split, split.classes, None
+    if split.folders is not None:
+        return split, split.folders, None
     label = config.label or info.label
-    values = split.column(label, "task.label")
-    return split, values, getattr(split.rows.features[label], "names", None)
+    return split, split.column(label, "task.label", not info.labels), split.class_names(label)
 
 
-def _discovered(config: TaskConfig, read: Sequence[tuple[Split, Sequence[Any], list[str] | None]]) -> list[str]:
-    """Names of the classes of a custom task: what the data say, or one a verbaliser."""
-    labels = class_names([value for _, values, _ in read for value in values], read[0][2])
-    if config.verbalizers is not None and all(name.isdecimal() for name in labels):
-        labels = [str(i) for i in range(len(config.verbalizers))]
-    if len(labels) < 2:
-        raise DataError(f"{read[0][0].where}: the labels name {len(labels)} classes; there must be two at least")
-    return labels
+def _classes(
+    config: TaskConfig,
+    info: TaskInfo,
+    read: Sequence[_Labelled],
+    kind: str,
+    head: Head | None,
+) -> tuple[Classes, list[str]]:
+    """The classes of the task, in the order of the head where the model has one; and what the user should know."""
+    notes: list[str] = []
+    if info.labels:
+        classes = Classes.named(info.labels)
+    else:
+        columns = [(split.where, values) for split, values, _ in read]
+        column = "their folders" if read[0][0].folders is not None else f"column {config.label or info.label!r}"
+        classes = found_classes(columns, read[0][2], column, config.verbalizers, head, notes)
+    if kind in LANGUAGE:
+        return classes, notes
+    classes = ordered(classes, head, notes)
+    return classes, notes + head_note(classes, head, kind == IMAGES or config.name != CUSTOM or config.form == "head")
 
 
 def _rows(
@@ -186,45 +260,67 @@ def _examples(
     encode: Encode,
     owners: str | None,
 ) -> Examples:
-    owned = None if owners is None else np.array([str(v) for v in split.column(owners, "clients.id_column")])[rows]
+    owned = None if owners is None else owners_of(split, owners)[rows]
     if not info.text:
-        some = split.rows.select(rows.tolist())
-        column = next((name for name, feature in some.features.items() if type(feature).__name__ == "Image"), None)
-        if column is None:
-            raise DataError(f"{split.where}: no column holds images (columns: {', '.join(some.column_names)})")
-        texts: Mapping[str, Any] = {"image": some[column]}
+        pictures = split.pictures(rows.tolist())
+        if pictures is None:
+            raise DataError(f"{split.where}: no column holds images (columns: {', '.join(split.parts[0].names)})")
+        texts: Mapping[str, Any] = {"image": pictures}
     else:
-        texts = {}
-        for name, own in zip(info.text, config.text or info.text, strict=True):
-            values = split.column(own, "task.text")
-            texts[name] = [_text(values[i], i, split.where, own) for i in rows]
-    return Examples(encode(texts, lambda i: f"{split.where}, row {rows[i] + 1}"), index[rows], owned)
+        texts = {
+            name: texts_of(split, own, rows) for name, own in zip(info.text, config.text or info.text, strict=True)
+        }
+    columns, lost = encode(texts, lambda i: split.at(int(rows[i])))
+    return Examples(columns, index[rows], owned, lost)
 
 
-def _text(value: Any, row: int, where: str, column: str) -> str:
-    if value is None:
-        raise DataError(f"{where}, row {row + 1}: column {column!r} is missing")
-    return str(value).strip()
-
-
-def _form(config: TaskConfig, info: TaskInfo, kind: str, processor: Any, classes: int) -> tuple[Encode, Form]:
+def _form(
+    config: TaskConfig, info: TaskInfo, kind: str, processor: Any, classes: Classes
+) -> tuple[Encode, Form, dict[str, Any]]:
+    """How rows become examples, how a model of `kind` sees these, and what is told of it."""
     if kind == IMAGES:
-        return lambda rows, where: {"image": encode_images(rows["image"], processor, where)}, image_form(processor)
+        return partial(_encode_pictures, processor), image_form(processor), {}
+    if config.bos != "auto" and kind != "causal-lm":
+        raise ConfigError(f"task.bos={config.bos}: the first token is a causal model's; this is a {kind} model")
     length = _max_length(config, info, kind, processor)
     if kind == "sequence-classification":
-        return classifier_form(processor, info.text, length)
-    own = info.causal if kind == "causal-lm" else info.masked
-    asked = Asked(
-        config.prompt or (own.prompt if own else ""), tuple(config.verbalizers or (own.verbalizers if own else ()))
-    )
-    if not asked.prompt or not asked.verbalizers:
+        return *classifier_form(processor, info.text, length), told(config, kind, length)
+    prompt, own = _asked(config, info, kind)
+    words = words_of(config.verbalizers or None, classes, config.name) or own
+    if not prompt or not words:
         raise ConfigError('task.form="prompt" of a custom task needs task.prompt and task.verbalizers')
-    if len(asked.verbalizers) != classes:
-        raise ConfigError(
-            f"task.verbalizers={list(asked.verbalizers)}: task {config.name} has {classes} classes, a word for each"
-        )
-    make = causal_form if kind == "causal-lm" else masked_form
-    return make(processor, parse_prompt(asked.prompt, info.text), asked.verbalizers, length)
+    if kind == "masked-lm":
+        encode, form = masked_form(processor, parse_prompt(prompt, info.text), words, length)
+    else:
+        encode, form = causal_form(processor, parse_prompt(prompt, info.text), words, length, config.bos)
+    return encode, form, told(config, kind, length, words)
+
+
+def _asked(config: TaskConfig, info: TaskInfo, kind: str) -> tuple[str, Sequence[str]]:
+    """The prompt, and the task's own words; empty: it has none."""
+    own = info.causal if kind == "causal-lm" else info.masked
+    return config.prompt or (own.prompt if own else ""), own.verbalizers if own else ()
+
+
+def told(config: TaskConfig, kind: str, length: int, words: Sequence[str] | None = None) -> dict[str, Any]:
+    """How examples are put to a model of `kind`, cut to `length` tokens, as Task.told has it.
+
+    words: of the classes in their order; None: in the order of task.verbalizers.
+    """
+    info = task_info(config)
+    if not info.text or is_outside(config.name):
+        return {}
+    if kind == "sequence-classification":
+        return {"text": list(info.text), "max_length": length}
+    prompt, own = _asked(config, info, kind)
+    if words is None:
+        words = list(config.verbalizers.values()) if isinstance(config.verbalizers, Mapping) else config.verbalizers
+    first = {} if config.bos == "auto" else {"bos": config.bos}
+    return {"prompt": prompt, "verbalizers": list(words or own), "max_length": length, **first}
+
+
+def _encode_pictures(processor: Any, rows: Mapping[str, Any], where: Where) -> tuple[dict[str, Column], Lost]:
+    return {"image": encode_images(rows["image"], processor, where)}, Lost()
 
 
 def _max_length(config: TaskConfig, info: TaskInfo, kind: str, tokenizer: Any) -> int:
@@ -243,34 +339,24 @@ def usual_length(info: TaskInfo, kind: str) -> int:
     return 256 if kind == "causal-lm" or len(info.text) > 1 else 128
 
 
-def _load_own(config: TaskConfig, kind: str, processor: Any, sources: Sequence[Source] | None) -> Task:
-    if sources is not None:
-        raise ConfigError(
-            f"task.name={config.name!r}: a task of your own brings its own data; leave clients.manifest out"
-        )
-    task = own_task(config).load(config, kind, processor)
-    if not isinstance(task, Task):
-        raise ConfigError(f"task.name={config.name!r}: its load gives a {type(task).__name__}, not a hpcfed.tasks.Task")
-    for split, examples in {"the training data": task.train, **task.splits}.items():
-        if not len(examples):
-            raise DataError(f"task.name={config.name!r}: {split}: no examples")
-    if not task.splits:
-        raise DataError(f"task.name={config.name!r}: there is no split to evaluate")
-    return task
-
-
-def _load_digits(config: TaskConfig, info: TaskInfo) -> Task:
+def _load_digits(config: TaskConfig, info: TaskInfo, head: Head | None) -> Task:
     if config.data is not None:
         raise ConfigError(f"task.data={config.data!r}: digits come with the package; task.name must be another task's")
-    arrays = digits_arrays()
+    arrays, notes = digits_arrays(), list[str]()
+    classes = ordered(Classes.named(info.labels), head, notes)
+    place = np.array([classes.numbers[digit] for digit in range(len(info.labels))])
     train_split = config.train_split or "train"
     eval_splits = list(config.eval_splits if config.eval_splits is not None else info.eval_splits)
-    picked = {}
+    picked, readings = {}, {}
     for split in dict.fromkeys([train_split, *eval_splits]):
         if split not in arrays:
             raise DataError(f"digits has no split {split!r}{did_you_mean(split, arrays)}")
-        images, labels = arrays[split]
+        images, labels = arrays[split][0], place[arrays[split][1]]
         limit, shots = (config.train_limit, config.few_shot) if split == train_split else (config.eval_limit, None)
-        rows = _rows(config, labels, list(info.labels), f"split {split!r} of digits", limit, shots, split)
+        rows = _rows(config, labels, classes.labels, f"split {split!r} of digits", limit, shots, split)
         picked[split] = Examples({"pixel_values": images[rows]}, labels[rows])
-    return Task(config.name, list(info.labels), picked[train_split], {s: picked[s] for s in eval_splits}, array_form())
+        left_out = {_limit(split == train_split): n} if (n := len(labels) - len(rows)) else {}
+        readings[split] = Reading((("the package's digits", len(labels)),), len(rows), left_out)
+    notes += head_note(classes, head, True)
+    splits = {s: picked[s] for s in eval_splits}
+    return Task(config.name, classes.labels, picked[train_split], splits, array_form(), readings=readings, notes=notes)

@@ -1,23 +1,21 @@
 """Image tasks: pictures to arrays, arrays to normalised batches.
 
-Formula  pixel_values = (pixel / 255 - mean) / std, per channel
-Legend   H, W, c: height, width, channels the model wants; processor: what the model folder says about its images,
-         {"height", "width", "channels", "mean", "std", "resample", "shortest"} (model/load.py: load_processor)
-         shortest: side to which the shorter edge is scaled before a crop of the centre; None: both edges are scaled
-Promise  images are kept as uint8 and never larger than the model wants them; scaling is Pillow's, so it is the same on
-         every machine with the same Pillow
+Legend   H, W, c: height, width, channels that the model sees; processor: what the model folder says about its images
+         (model/images.py)
+Promise  images are kept as uint8 and never larger than the model wants them; scaling is the processor's own, by Pillow,
+         so it is the same on every machine with the same Pillow
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..errors import DataError
@@ -26,7 +24,24 @@ from .base import Batch, Example, Form
 _MODES = {1: "L", 3: "RGB"}
 
 
-def image_form(processor: Mapping[str, Any]) -> Form:
+class Processor(Protocol):
+    """See model.images.ImageProcessor."""
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    def fitted(self, pictures: Sequence[Image.Image]) -> NDArray[np.uint8]: ...
+
+    def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+
+
+def image_form(processor: Processor) -> Form:
     """How an image classifier sees uint8 images [h, w, c] of any size."""
     return Form(partial(_collate_images, processor), _scores, lambda e: 1)
 
@@ -36,55 +51,52 @@ def array_form() -> Form:
     return Form(_collate_arrays, _scores, lambda e: 1)
 
 
-def encode_images(
-    images: Sequence[Any], processor: Mapping[str, Any], where: Callable[[int], str]
-) -> NDArray[np.uint8]:
+def encode_images(images: Sequence[Any], processor: Processor, where: Callable[[int], str]) -> NDArray[np.uint8]:
     """uint8 [n, h, w, c] of Pillow images: as they are if all have one size below the model's, else scaled to it."""
-    mode = _MODES[processor["channels"]]
     sizes, arrays = set(), []
     try:
         for image in images:
+            if image.mode.startswith(("I", "F")):
+                raise OSError(f"an image of mode {image.mode}, with more than 8 bits a channel; convert it to 8 bits")
             sizes.add(image.size)
-            small = image.width < processor["width"] and image.height < processor["height"]
-            arrays.append(
-                np.asarray(image.convert(mode) if small and len(sizes) == 1 else fitted(image.convert(mode), processor))
-            )
+            picture = image.convert(_MODES[processor.channels])
+            small = image.width < processor.width and image.height < processor.height
+            arrays.append(_array(picture) if small and len(sizes) == 1 else processor.fitted([picture])[0])
     except OSError as e:  # Pillow opens lazily: a broken file shows when its pixels are read
         raise DataError(f"{where(len(arrays))}: {e}") from None
     if len({a.shape for a in arrays}) > 1:  # small ones of several sizes: scale them all
-        arrays = [np.asarray(fitted(Image.fromarray(a), processor)) for a in arrays]
-    stack = np.stack(arrays)
-    return stack[..., None] if stack.ndim == 3 else stack
+        arrays = [_scaled([a], processor)[0] for a in arrays]
+    return np.stack(arrays)
 
 
-def fitted(image: Image.Image, processor: Mapping[str, Any]) -> Image.Image:
-    """`image` scaled, and cropped where the model was trained that way, to the model's size."""
-    width, height = processor["width"], processor["height"]
-    if processor.get("shortest"):
-        scale = processor["shortest"] / min(image.size)
-        sides = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    else:
-        sides = (width, height)
-    if image.size != sides:
-        image = image.resize(sides, resample=processor["resample"])
-    left, top = (sides[0] - width) // 2, (sides[1] - height) // 2
-    return image.crop((left, top, left + width, top + height)) if sides != (width, height) else image
+def decoded(raw: BinaryIO, where: str) -> Image.Image:
+    """Pillow's image of a file, turned as its EXIF data say. OSError with `where` for whatever Pillow cannot read."""
+    try:
+        image: Image.Image = Image.open(raw)
+        image.load()
+        if image.getexif().get(Image.ExifTags.Base.Orientation) is not None:
+            image = ImageOps.exif_transpose(image)
+        return image
+    except Exception as e:  # its readers raise whatever a damaged file leads them to
+        raise OSError(f"{where or 'the image'}: no image that Pillow can read ({type(e).__name__}: {e})") from None
 
 
-def _collate_images(processor: Mapping[str, Any], examples: Sequence[Example]) -> Batch:
+def _collate_images(processor: Processor, examples: Sequence[Example]) -> Batch:
     """inputs: pixel_values float32 [n, c, H, W]."""
-    pixels = np.stack([_scaled(e["image"], processor) for e in examples]).astype(np.float32)
-    mean, std = (np.array(processor[key], np.float32) for key in ("mean", "std"))
-    values = np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2))
-    return Batch({"pixel_values": torch.from_numpy(values)}, _labels(examples))
+    pixels = processor.normalised(_scaled([e["image"] for e in examples], processor))
+    return Batch({"pixel_values": torch.from_numpy(pixels)}, _labels(examples))
 
 
-def _scaled(pixels: NDArray[np.uint8], processor: Mapping[str, Any]) -> NDArray[np.uint8]:
-    if pixels.shape[:2] == (processor["height"], processor["width"]):
-        return pixels
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    scaled = np.asarray(fitted(image, processor))
-    return scaled[..., None] if scaled.ndim == 2 else scaled
+def _scaled(arrays: Sequence[NDArray[np.uint8]], processor: Processor) -> NDArray[np.uint8]:
+    """[n, H, W, c] of images of one size."""
+    if arrays[0].shape[:2] == (processor.height, processor.width):
+        return np.stack(arrays)
+    return processor.fitted([Image.fromarray(a[..., 0] if a.shape[2] == 1 else a) for a in arrays])
+
+
+def _array(picture: Image.Image) -> NDArray[np.uint8]:
+    array = np.asarray(picture)
+    return array[..., None] if array.ndim == 2 else array
 
 
 def _collate_arrays(examples: Sequence[Example]) -> Batch:

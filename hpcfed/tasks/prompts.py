@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
+from .tokens import control_ids, ids_of
 
 ANSWER = "verbalizer"
 
@@ -61,17 +62,22 @@ def parse_prompt(text: str, columns: Sequence[str]) -> Prompt:
         if name is None:
             sides[-1].append(Part(literal))
         elif name == ANSWER:
+            if form or conversion:
+                raise ConfigError(f"task.prompt: {{{ANSWER}}} takes no form; write it plainly")
             sides[-1].append(Part(literal))
             sides.append([])
         elif name not in columns:
             raise ConfigError(f"task.prompt: {{{name}}} is no text column{did_you_mean(name, [*columns, ANSWER])}")
         elif form not in FORMS or conversion:
-            known = did_you_mean(form or "", set(FORMS) - {""})
-            raise ConfigError(f"task.prompt: {{{name}:{form}}} has an unknown form{known}")
+            given, known = f"!{conversion}" if conversion else f":{form}", did_you_mean(form or "", set(FORMS) - {""})
+            raise ConfigError(f"task.prompt: {{{name}{given}}} has an unknown form{known}")
         else:
             sides[-1].append(Part(literal, name, form or ""))
     if len(sides) != 2:
         raise ConfigError(f"task.prompt={text!r}: must hold {{{ANSWER}}} exactly once, not {len(sides) - 1} times")
+    if not any(part.column for side in sides for part in side):
+        like = "".join(f"{{{name}}} " for name in columns)
+        raise ConfigError(f"task.prompt={text!r}: shows the model nothing of an example; write {like}into it")
     return Prompt(tuple(sides[0]), tuple(sides[1]))
 
 
@@ -103,7 +109,7 @@ def causal_candidates(tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str]
                 "end the prompt with a space or a new line before {verbalizer}"
             )
         candidates.append(whole[len(before) :])
-    return _distinct(candidates, verbalizers)
+    return _checked(tokenizer, candidates, verbalizers)
 
 
 def masked_candidates(tokenizer: Any, verbalizers: Sequence[str]) -> list[list[int]]:
@@ -116,19 +122,18 @@ def masked_candidates(tokenizer: Any, verbalizers: Sequence[str]) -> list[list[i
                 f"task.verbalizers: {verbalizer!r} is {len(ids)} tokens of this model ({', '.join(map(repr, tokens))}) "
                 "where a masked language model needs one; choose a more common word"
             )
-    return _distinct(candidates, verbalizers)
+    return _checked(tokenizer, candidates, verbalizers)
 
 
-def _distinct(candidates: list[list[int]], verbalizers: Sequence[str]) -> list[list[int]]:
-    seen: dict[tuple[int, ...], str] = {}
+def _checked(tokenizer: Any, candidates: list[list[int]], verbalizers: Sequence[str]) -> list[list[int]]:
+    """ConfigError for words that the tokenizer does not know, takes for control tokens, or does not tell apart."""
+    control, seen = control_ids(tokenizer), dict[tuple[int, ...], str]()
     for ids, verbalizer in zip(candidates, verbalizers, strict=True):
+        if not control.isdisjoint(ids) or tokenizer.unk_token_id in ids:
+            what = "a control token" if not control.isdisjoint(ids) else f"unknown ({tokenizer.unk_token})"
+            raise ConfigError(f"task.verbalizers: {verbalizer!r} is {what} to the model's tokenizer; choose another")
         if tuple(ids) in seen:
             twin = seen[tuple(ids)]
             raise ConfigError(f"task.verbalizers: {twin!r} and {verbalizer!r} are the same tokens of this model")
         seen[tuple(ids)] = verbalizer
     return candidates
-
-
-def ids_of(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of `text` without special tokens."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

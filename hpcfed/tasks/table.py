@@ -23,7 +23,7 @@ class Asked:
 class TaskInfo:
     """data: hub name, "NAME:CONFIG" where the data set has several.  text: the text columns (empty: images).
 
-    unlabelled: a label that means "nobody knows"; such rows are left out.
+    unlabelled: labels that mean "nobody knows"; such rows are left out.
     """
 
     data: str | None
@@ -33,7 +33,7 @@ class TaskInfo:
     eval_splits: tuple[str, ...] = ("validation",)
     causal: Asked | None = None
     masked: Asked | None = None
-    unlabelled: int | None = None
+    unlabelled: tuple[int | str, ...] = ()
     revision: str | None = None
 
 
@@ -70,7 +70,7 @@ TASKS: dict[str, TaskInfo] = {
         ("negative", "positive"),
         causal=Asked(_REVIEW % "sentence", ("terrible", "great")),
         masked=Asked(_REVIEW % "sentence" + ".", ("terrible", "great")),
-        unlabelled=-1,
+        unlabelled=(-1,),
     ),
     "sst5": TaskInfo(
         "SetFit/sst5",
@@ -99,7 +99,7 @@ TASKS: dict[str, TaskInfo] = {
         ("entailment", "not_entailment"),
         causal=Asked('{sentence1}\nDoes this mean that "{sentence2}" is true? Yes or No?\n{verbalizer}', ("Yes", "No")),
         masked=Asked(_PAIR % ("sentence1", "sentence2"), ("Yes", "No")),
-        unlabelled=-1,
+        unlabelled=(-1,),
     ),
     "cb": TaskInfo(
         "aps/super_glue:cb",
@@ -108,7 +108,7 @@ TASKS: dict[str, TaskInfo] = {
         ("entailment", "contradiction", "neutral"),
         causal=Asked(_INFER, ("Yes", "No", "Maybe")),
         masked=Asked(_PAIR % ("premise", "hypothesis"), ("Yes", "No", "Maybe")),
-        unlabelled=-1,
+        unlabelled=(-1,),
     ),
     "boolq": TaskInfo(
         "aps/super_glue:boolq",
@@ -117,7 +117,7 @@ TASKS: dict[str, TaskInfo] = {
         ("False", "True"),
         causal=Asked("{passage} {question:ask}\n{verbalizer}", ("No", "Yes")),
         masked=Asked("{passage} {question:ask} {verbalizer}.", ("No", "Yes")),
-        unlabelled=-1,
+        unlabelled=(-1,),
     ),
     "snli": TaskInfo(
         "stanfordnlp/snli",
@@ -126,7 +126,7 @@ TASKS: dict[str, TaskInfo] = {
         _NLI,
         causal=Asked(_INFER, ("Yes", "Maybe", "No")),
         masked=Asked(_PAIR % ("premise", "hypothesis"), ("Yes", "Maybe", "No")),
-        unlabelled=-1,
+        unlabelled=(-1, "-"),
     ),
     "mnli": TaskInfo(
         "nyu-mll/glue:mnli",
@@ -136,7 +136,7 @@ TASKS: dict[str, TaskInfo] = {
         ("validation_matched",),
         causal=Asked(_INFER, ("Yes", "Maybe", "No")),
         masked=Asked(_PAIR % ("premise", "hypothesis"), ("Yes", "Maybe", "No")),
-        unlabelled=-1,
+        unlabelled=(-1, "-"),
     ),
 }
 CUSTOM = "custom"  # data of the user's own: columns, classes and prompt come from the recipe and the data

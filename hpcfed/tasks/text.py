@@ -1,7 +1,8 @@
 """Text tasks: sentences to token ids, token ids to batches, logits to scores, for three kinds of model.
 
     causal-lm                 one sequence an example if every verbaliser is one token, else one a candidate; padded on
-                              the left, so that the positions that matter are the last ones whatever the length
+                              the left, so that the positions that matter are the last ones whatever the length; or on
+                              the right, which a causal model cannot see, where it does not leave out padding
     masked-lm                 one sequence with the mask where the answer belongs; padded on the right
     sequence-classification   one sequence, or a pair of them; padded on the right
 
@@ -14,6 +15,7 @@ Legend   C: candidates, T: longest sequence of the batch, V: vocabulary
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,11 +26,12 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 from .base import Batch, Column, Example, Form, Ragged
-from .prompts import Prompt, causal_candidates, ids_of, masked_candidates, render
+from .prompts import Prompt, causal_candidates, masked_candidates, render
+from .tokens import Bos, Lost, Spans, as_data, broken, control_ids, first_tokens, ids_of, spelled
 
 Rows = Mapping[str, Sequence[str]]  # text column -> one string an example
 Where = Callable[[int], str]  # how a message calls example i
-Encode = Callable[[Rows, Where], dict[str, Column]]  # -> columns of Examples
+Encode = Callable[[Rows, Where], tuple[dict[str, Column], Lost]]  # -> columns of Examples, and what was lost
 
 _CHUNK = 4096  # examples tokenised at a time: bounds the memory that the tokenizer's lists take
 
@@ -36,6 +39,11 @@ _CHUNK = 4096  # examples tokenised at a time: bounds the memory that the tokeni
 def _chunks(rows: Rows) -> list[range]:
     count = len(next(iter(rows.values())))
     return [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
+
+
+def _says_nothing(rows: Rows, i: int) -> bool:
+    """Whether example i has no text at all."""
+    return not any(column[i] for column in rows.values())
 
 
 def _rendered(parts: Sequence[Any], rows: Rows, chunk: range) -> list[tuple[str, list[tuple[int, int]]]]:
@@ -65,72 +73,124 @@ def _labels(examples: Sequence[Example]) -> Tensor:
 
 
 def _too_long(prompt_tokens: int, max_length: int) -> ConfigError:
-    return ConfigError(f"task.max_length={max_length}: too short, the prompt alone takes {prompt_tokens} tokens")
+    return ConfigError(f"task.max_length={max_length}: too short, {prompt_tokens} tokens stand around the text alone")
 
 
 # Causal language models
 
 
-def causal_form(tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str], max_length: int) -> tuple[Encode, Form]:
-    """How a causal language model sees a prompted task; the first token is the tokenizer's bos if it has one."""
+def causal_form(
+    tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str], max_length: int, bos: Bos = "auto"
+) -> tuple[Encode, Form]:
+    """How a causal language model sees a prompted task.  bos: see first_tokens."""
     candidates = causal_candidates(tokenizer, prompt, verbalizers)
     longest = max(map(len, candidates))
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    first = first_tokens(tokenizer, bos)
     empty, _ = render(prompt.before, {part.column: "" for part in prompt.before if part.column})
-    fixed = len(bos) + len(ids_of(tokenizer, empty.rstrip(" "))) + longest
+    around = ids_of(tokenizer, empty.rstrip(" "))
+    fixed = len(first) + len(around) + longest
     if fixed >= max_length:
         raise _too_long(fixed, max_length)
-    encode = partial(_encode_causal, tokenizer, prompt, bos, max_length - longest)
-    if longest == 1:
-        heads = [ids[0] for ids in candidates]
-        return encode, Form(partial(_collate_last, tokenizer), _scores_last, lambda e: len(e["input_ids"]), heads, 1)
-    return encode, Form(
-        partial(_collate_candidates, tokenizer, candidates),
-        _scores_candidates,
-        lambda e: len(candidates) * (len(e["input_ids"]) + longest),
-        keep_last=longest + 1,
-    )
+    encode = partial(_encode_causal, tokenizer, prompt, first, max_length - longest, around)
+    heads = [ids[0] for ids in candidates] if longest == 1 else None
+
+    def form(left: bool) -> Form:
+        if heads is not None:
+            collate = partial(_collate_last, tokenizer, left)
+            return Form(collate, _scores_last, lambda e: len(e["input_ids"]), heads, int(left))
+        collate = partial(_collate_candidates, tokenizer, candidates, left)
+        return Form(
+            collate,
+            _scores_candidates,
+            lambda e: len(candidates) * (len(e["input_ids"]) + longest),
+            keep_last=(longest + 1) * left,
+        )
+
+    return encode, replace(form(left=True), right=form(left=False))
 
 
 def _encode_causal(
-    tokenizer: Any, prompt: Prompt, bos: list[int], limit: int, rows: Rows, where: Where
-) -> dict[str, Column]:
+    tokenizer: Any, prompt: Prompt, first: list[int], limit: int, around: list[int], rows: Rows, where: Where
+) -> tuple[dict[str, Column], Lost]:
+    """around: ids of the prompt without any text in it."""
+    control, unknown_id = control_ids(tokenizer), tokenizer.unk_token_id
+    own = sum(i in control for i in around)
     sequences: list[NDArray[np.int32]] = []
+    cut = unknown = 0
     for chunk in _chunks(rows):
-        texts = [text.rstrip(" ") for text, _ in _rendered(prompt.before, rows, chunk)]
-        for i, ids in zip(chunk, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"], strict=True):
+        texts = [(text.rstrip(" "), spans) for text, spans in _rendered(prompt.before, rows, chunk)]
+        encoded = tokenizer([text for text, _ in texts], add_special_tokens=False, verbose=False)["input_ids"]
+        for i, (text, spans), ids in zip(chunk, texts, encoded, strict=True):
+            if not control.isdisjoint(ids) and sum(k in control for k in ids) > own:
+                ids = _plain(tokenizer, control, text, spans, ids, own, where(i))
+            unknown += _says_nothing(rows, i) or (
+                unknown_id in ids and sum(k != unknown_id for k in ids) <= len(around)
+            )
+            cut += len(ids) + len(first) > limit
             # Cut at the front, behind bos: the end is where the question stands.
-            ids = bos + ids[max(0, len(ids) + len(bos) - limit) :]
+            ids = first + ids[max(0, len(ids) + len(first) - limit) :]
             if not ids:
                 raise DataError(f"{where(i)}: its text and the prompt around it have no tokens at all")
             sequences.append(np.array(ids, np.int32))
-    return {"input_ids": Ragged.of(sequences)}
+    return {"input_ids": Ragged.of(sequences)}, Lost(cut, unknown, limit)
 
 
-def _collate_last(tokenizer: Any, examples: Sequence[Example]) -> Batch:
-    return Batch(_inputs(tokenizer, [e["input_ids"] for e in examples], left=True), _labels(examples))
+def _plain(
+    tokenizer: Any, control: frozenset[int], text: str, spans: Spans, ids: list[int], own: int, where: str
+) -> list[int]:
+    """Ids of a text whose columns, and `own` times its prompt, spell control tokens: only the prompt's are kept."""
+    if not own:
+        return spelled(tokenizer, control, text)
+    if not tokenizer.is_fast:
+        raise DataError(
+            f"{where}: its text spells a special token of the model, and so does task.prompt; this tokenizer, which is "
+            "none of the fast ones, cannot tell them apart: take it out of the text"
+        )
+    return as_data(tokenizer, control, text, spans, ids)[0]
+
+
+def _collate_last(tokenizer: Any, left: bool, examples: Sequence[Example]) -> Batch:
+    """extra: end int64 [n], the number of tokens, where they are padded on the right."""
+    sequences = [e["input_ids"] for e in examples]
+    extra = {} if left else _ends(sequences)
+    return Batch(_inputs(tokenizer, sequences, left), _labels(examples), 1, extra)
+
+
+def _ends(sequences: Sequence[Any]) -> dict[str, Tensor]:
+    return {"end": torch.tensor([len(s) for s in sequences], dtype=torch.int64)}
 
 
 def _scores_last(logits: Tensor, batch: Batch) -> Tensor:
     """logits [n, positions, C], columns in the order of head_rows -> [n, C] of the last position."""
+    if "end" in batch.extra:
+        return logits[torch.arange(len(logits), device=logits.device), batch.extra["end"] - 1].float()
     return logits[:, -1].float()
 
 
-def _collate_candidates(tokenizer: Any, candidates: list[list[int]], examples: Sequence[Example]) -> Batch:
-    """extra: answer int64 [n * C, longest], the candidate's token ids right-aligned; answer_mask: where they are."""
+def _collate_candidates(tokenizer: Any, candidates: list[list[int]], left: bool, examples: Sequence[Example]) -> Batch:
+    """extra: answer int64 [n * C, longest], the candidate's token ids right-aligned; answer_mask: where they are;
+    end int64 [n * C], the number of tokens, where they are padded on the right.
+    """
     sequences = [np.concatenate([e["input_ids"], ids]) for e in examples for ids in candidates]
     extra = {
         "answer": _pad(candidates, 0, left=True).repeat(len(examples), 1),
         "answer_mask": _pad([[1] * len(ids) for ids in candidates], 0, left=True).repeat(len(examples), 1),
     }
-    return Batch(_inputs(tokenizer, sequences, left=True), _labels(examples), len(candidates), extra)
+    extra |= {} if left else _ends(sequences)
+    return Batch(_inputs(tokenizer, sequences, left), _labels(examples), len(candidates), extra)
 
 
 def _scores_candidates(logits: Tensor, batch: Batch) -> Tensor:
     """logits [n * C, positions, V], at least longest + 1 positions -> [n, C] mean log-probability per token."""
     answer, mask = batch.extra["answer"], batch.extra["answer_mask"]
+    longest = answer.shape[1]
     # The logits one position before a token predict it; the last position predicts what nobody asked for.
-    logs = logits[:, -answer.shape[1] - 1 : -1].float().log_softmax(-1).gather(-1, answer[..., None]).squeeze(-1)
+    if "end" in batch.extra:
+        at = batch.extra["end"][:, None] - 1 - longest + torch.arange(longest, device=logits.device)
+        read = logits[torch.arange(len(logits), device=logits.device)[:, None], at.clamp(min=0)]
+    else:
+        read = logits[:, -longest - 1 : -1]
+    logs = read.float().log_softmax(-1).gather(-1, answer[..., None]).squeeze(-1)
     return ((logs * mask).sum(-1) / mask.sum(-1)).view(-1, batch.rows_per_example)
 
 
@@ -142,16 +202,22 @@ def masked_form(tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str], max_
     heads = [ids[0] for ids in masked_candidates(tokenizer, verbalizers)]
     row = {part.column: "" for part in (*prompt.before, *prompt.after) if part.column}
     empty = render(prompt.before, row)[0] + tokenizer.mask_token + render(prompt.after, row)[0]
-    fixed = len(tokenizer(empty, verbose=False)["input_ids"])
-    if fixed >= max_length:
-        raise _too_long(fixed, max_length)
-    encode = partial(_encode_masked, tokenizer, prompt, max_length)
+    around = tokenizer(empty, verbose=False)["input_ids"]
+    if len(around) >= max_length:
+        raise _too_long(len(around), max_length)
+    encode = partial(_encode_masked, tokenizer, prompt, max_length, around)
     return encode, Form(partial(_collate_masked, tokenizer), _scores_masked, lambda e: len(e["input_ids"]), heads)
 
 
-def _encode_masked(tokenizer: Any, prompt: Prompt, max_length: int, rows: Rows, where: Where) -> dict[str, Column]:
+def _encode_masked(
+    tokenizer: Any, prompt: Prompt, max_length: int, around: list[int], rows: Rows, where: Where
+) -> tuple[dict[str, Column], Lost]:
+    """around: ids of the prompt without any text in it, with the mask and all special tokens."""
+    control, unknown_id = control_ids(tokenizer), tokenizer.unk_token_id
+    own = sum(i in control for i in around)
     sequences: list[NDArray[np.int32]] = []
     positions: list[int] = []
+    cut = unknown = 0
     for chunk in _chunks(rows):
         texts, spans, ends = [], [], []
         sides = zip(_rendered(prompt.before, rows, chunk), _rendered(prompt.after, rows, chunk), strict=True)
@@ -164,14 +230,22 @@ def _encode_masked(tokenizer: Any, prompt: Prompt, max_length: int, rows: Rows, 
         for i, ids, offsets, where_text, end in zip(
             chunk, encoded["input_ids"], encoded["offset_mapping"], spans, ends, strict=True
         ):
+            if sum(k in control for k in ids) > own:
+                text = texts[i - chunk.start]
+                ids, offsets = as_data(tokenizer, control, text, where_text, ids, offsets)
+            unknown += _says_nothing(rows, i) or (
+                unknown_id in ids and sum(k != unknown_id for k in ids) <= len(around)
+            )
             kept = _shortened(offsets, where_text, max_length)
+            cut += len(kept) < len(ids)
             # The mask that this prompt put there, not one that the text itself may spell.
             at = [k for k, j in enumerate(kept) if ids[j] == tokenizer.mask_token_id and offsets[j][1] == end]
             if len(kept) > max_length or len(at) != 1:
                 raise DataError(f"{where(i)}: cannot be cut to task.max_length={max_length} tokens around the mask")
             sequences.append(np.array([ids[j] for j in kept], np.int32))
             positions.append(at[0])
-    return {"input_ids": Ragged.of(sequences), "mask_position": np.array(positions, np.int64)}
+    columns: dict[str, Column] = {"input_ids": Ragged.of(sequences), "mask_position": np.array(positions, np.int64)}
+    return columns, Lost(cut, unknown, max_length)
 
 
 def _shortened(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]], limit: int) -> list[int]:
@@ -207,24 +281,42 @@ def classifier_form(tokenizer: Any, columns: Sequence[str], max_length: int) -> 
     """How a model with a classification head sees one text column, or two as a pair."""
     if len(columns) > 2:
         raise ConfigError(f"task.text={list(columns)}: a classifier takes one text column, or two as a pair")
-    encode = partial(_encode_classifier, tokenizer, list(columns), max_length)
+    around = len(tokenizer(*[""] * len(columns), verbose=False)["input_ids"])  # special tokens
+    if around >= max_length:
+        raise _too_long(around, max_length)
+    encode = partial(_encode_classifier, tokenizer, list(columns), max_length, around)
     return encode, Form(partial(_collate_classifier, tokenizer), _scores_classifier, lambda e: len(e["input_ids"]))
 
 
 def _encode_classifier(
-    tokenizer: Any, columns: list[str], max_length: int, rows: Rows, where: Where
-) -> dict[str, Column]:
+    tokenizer: Any, columns: list[str], max_length: int, around: int, rows: Rows, where: Where
+) -> tuple[dict[str, Column], Lost]:
     names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
+    control, unknown_id = control_ids(tokenizer), tokenizer.unk_token_id
     sequences: dict[str, list[Any]] = {name: [] for name in names}
+    cut = unknown = 0
+
+    def encoded(texts: Sequence[Sequence[str]], **options: Any) -> Any:
+        return tokenizer(*texts, return_special_tokens_mask=True, split_special_tokens=True, verbose=False, **options)
+
     for chunk in _chunks(rows):
         texts = [list(rows[column][chunk.start : chunk.stop]) for column in columns]
-        encoded = tokenizer(*texts, truncation="longest_first", max_length=max_length)
-        for name in names:
-            sequences[name] += [np.array(ids, np.int32) for ids in encoded[name]]
-        for i, ids in zip(chunk, encoded["input_ids"], strict=True):
+        found = encoded(texts, truncation="longest_first", max_length=max_length)
+        for i, ids, added in zip(chunk, found["input_ids"], found["special_tokens_mask"], strict=True):
+            own, k = [[column[i - chunk.start]] for column in texts], i - chunk.start
+            if sum(j in control for j in ids) > sum(added):  # its vocabulary knows the token as a piece of text, too
+                own = [[broken(tokenizer, control, text)] for (text,) in own]
+                again = encoded(own, truncation="longest_first", max_length=max_length)
+                for name in names:
+                    found[name][k] = again[name][0]
+                ids = again["input_ids"][0]
             if not ids:
                 raise DataError(f"{where(i)}: its text has no tokens at all")
-    return {name: Ragged.of(values) for name, values in sequences.items()}
+            unknown += _says_nothing(rows, i) or (unknown_id in ids and sum(j != unknown_id for j in ids) <= around)
+            cut += len(ids) >= max_length and len(encoded(own)["input_ids"][0]) > len(ids)
+        for name in names:
+            sequences[name] += [np.array(ids, np.int32) for ids in found[name]]
+    return {name: Ragged.of(values) for name, values in sequences.items()}, Lost(cut, unknown, max_length)
 
 
 def _collate_classifier(tokenizer: Any, examples: Sequence[Example]) -> Batch:

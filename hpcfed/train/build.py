@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..first_order import FirstOrder
 from ..privacy import MECHANISMS, make_privacy
 from ..probe.hosted import Hosted
+from ..probe.resolution import check_mu
 from ..probe.slopes import ClientProbe
 from ..probe.trial import bound_probe
 from ..seeds import derive
@@ -25,13 +26,15 @@ from ..transport.base import Transport, check_same, together
 from ..transport.device import keep_freed_memory
 from ..transport.mesh import MeshShape
 from ..weights import make_mover
+from .digests import digests
 from .problem import Problem, build_problem, few_inputs
 from .run import DenseRun, OrbitRun, Run
 
 
-def build_run(recipe: Recipe, transport: Transport) -> Run:
+def build_run(recipe: Recipe, transport: Transport, layout: str = "") -> Run:
     """The run of `recipe` on this row. Raises ConfigError or DataError; nothing has been written yet.
 
+    layout: the layout hash of the run that is gone on with, if one is.
     Collective with clients.manifest, where a row loads the data of the clients it hosts and no others.
     """
     c, shards = recipe.clients, transport.row.shards
@@ -44,6 +47,8 @@ def build_run(recipe: Recipe, transport: Transport) -> Run:
     else:
         problem, pool = build_hosted(recipe, c.manifest, transport, mesh)
     mesh.check_groups(pool.n_groups)  # of slices, where there are fewer than clients
+    if layout:
+        problem.weights.follow(layout)
     return assemble(recipe, transport, mesh, problem, pool)
 
 
@@ -77,7 +82,7 @@ def assemble(recipe: Recipe, transport: Transport, mesh: MeshShape, problem: Pro
     a, c, weights, clock = recipe.algorithm, recipe.clients, problem.weights, Clock()
     attack = Attack(recipe.attack, c.slope_noise, c.count, recipe.seed, transport)
     hosted = Hosted(pool, problem.task, mesh.groups_of_row(transport.row.index, pool.n_groups), c, attack.flips)
-    header = make_header(recipe, weights, problem.kind, problem.task.labels, pool)
+    header = make_header(recipe, weights, problem.kind, problem.task.labels, pool, told=problem.task.told)
     parts: dict[str, Any] = {
         "recipe": recipe,
         "transport": transport,
@@ -88,6 +93,7 @@ def assemble(recipe: Recipe, transport: Transport, mesh: MeshShape, problem: Pro
         "privacy": make_privacy(recipe.privacy, a.directions, pool.clients, pool.cohort),
         "header": header,
         "data": pool.digest(problem.task.train),
+        "digests": digests(recipe, problem),
         "clock": clock,
     }
     run: Run
@@ -95,6 +101,7 @@ def assemble(recipe: Recipe, transport: Transport, mesh: MeshShape, problem: Pro
         first_order = FirstOrder(recipe, weights, problem.forward, hosted, attack, transport, clock)
         run = DenseRun(**parts, first_order=first_order)
     else:
+        check_mu(weights, a.mu, recipe.model.dtype)
         # Bound on the first examples, not on the first batch a row meets, which depends on rows and on resuming.
         first, graphs = few_inputs(recipe, problem.task), recipe.mesh.graphs
         probe = bound_probe(first, problem.model, problem.forward, weights, a.distribution, graphs, clock)
@@ -115,6 +122,6 @@ def build_pool(recipe: Recipe, train: Examples) -> Pool:
     return Pool(parts, c.cohort, c.group, c.batch, recipe.seed)
 
 
-def build_together(recipe: Recipe, transport: Transport) -> Run:
+def build_together(recipe: Recipe, transport: Transport, layout: str = "") -> Run:
     """Collective: build_run on every row; if any row cannot, every row says why."""
-    return together(transport, lambda: build_run(recipe, transport))
+    return together(transport, lambda: build_run(recipe, transport, layout))

@@ -5,6 +5,7 @@ Promise  a private run tells nothing that depends on a client but the votes that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,17 @@ from .run import Run
 BLOCK = 1024  # rounds whose times are gathered at once: 32 kB a row
 
 
-def log_round(run: Run, state: State, outcome: Outcome, last: bool) -> None:
-    """A line of metrics.jsonl for every log_every-th round and the last, and the progress bar."""
+def log_round(run: Run, state: State, outcome: Outcome, last: bool, silent: Sequence[int] = ()) -> None:
+    """A line of metrics.jsonl for every log_every-th round and the last, and the progress bar.
+
+    silent: clients of which it is new that they abstain; such a round has a line, too.
+    """
     tell = run.privacy.may_tell
     record: dict[str, Any] = {"t": state.t, "loss": outcome.loss if tell else float("nan")}
     if tell:
-        record["abstained"] = outcome.abstained
+        record |= {"abstained": outcome.abstained, "abstentions": state.abstentions}
+        record |= {"abstainers": list(silent)} if silent else {}
+        record |= {"zeros": outcome.zeros} if outcome.slopes else {}
     if outcome.sums is not None and outcome.cast is not None:
         record |= {"agreement": agreement.agreement(outcome.sums, outcome.cast), "sums": outcome.sums.tolist()}
         if tell:  # noise of the mechanism is no sign error
@@ -41,7 +47,7 @@ def log_round(run: Run, state: State, outcome: Outcome, last: bool) -> None:
         record["time"] = {part: round(spent, 7) for part, spent in zip(PARTS, run.clock.last, strict=True)}
     for note in run.take_notes():
         run.record.note(note)
-    run.record.round(record, due=last or state.t % run.recipe.log_every == 0)
+    run.record.round(record, due=last or bool(silent) or state.t % run.recipe.log_every == 0)
 
 
 def log_scores(run: Run, state: State) -> None:
@@ -71,14 +77,18 @@ def tell_times(run: Run, state: State) -> None:
         run.record.log({"t": state.t, "timed": len(times), "rows": run.mesh.rows, "slowest_row": slowest, "time": mean})
 
 
-def summary_of(run: Run, state: State) -> dict[str, Any]:
+def summary_of(run: Run, state: State, status: str) -> dict[str, Any]:
     """What summary.json says of the run's settings and results."""
-    recipe, task = run.recipe, run.problem.task
-    after = state.scores[max(state.scores)]  # interrupted: the last known, since the time may be short
+    recipe, task, tell = run.recipe, run.problem.task, run.privacy.may_tell
+    # Of an interrupted run the last known one after the base model's, since the time may be short.
+    at = max((t for t, scores in state.scores.items() if scores and (t > 0 or state.t == 0)), default=None)
+    after = {} if at is None else state.scores[at]
     before = state.scores.get(0, {})
-    first = next(iter(task.splits))
+    first = next(iter(task.splits), None)
+    was, is_now = before.get(first or ""), after.get(first or "")
     up, down = run.bits
     return {
+        "status": status,
         "algorithm": run.header.algorithm,
         "model": run.header.base_model,
         "task": recipe.task.name,
@@ -88,10 +98,11 @@ def summary_of(run: Run, state: State) -> dict[str, Any]:
         "shards": run.mesh.shards,
         "metric_name": task.metric,
         "split": first,
-        "metric_before": before[first].value if first in before else None,
-        "metric_after": after[first].value,
-        "loss_before": before[first].loss if first in before else None,
-        "loss_after": after[first].loss,
+        "metric_before": was.value if was else None,
+        "metric_after": is_now.value if is_now else None,
+        "loss_before": was.loss if was else None,
+        "loss_after": is_now.loss if is_now else None,
+        "scored_at": at,
         "splits": {
             split: {"before": before[split].value if split in before else None, "after": after[split].value}
             for split in after
@@ -105,6 +116,8 @@ def summary_of(run: Run, state: State) -> dict[str, Any]:
         "transport": run.transport.name,
         "device": run.row.device,
         "probe": run.probe_mode,
+        "abstentions": state.abstentions if tell else None,
+        "abstainers": sorted(state.abstainers) if tell else None,
         "attack": {"kind": recipe.attack.kind, "clients": sorted(run.attack.attackers)},
         "privacy": run.privacy.summary(),
     }

@@ -15,19 +15,21 @@ import torch
 from ..clock import mean_shares
 from ..config import Recipe
 from ..errors import DivergedError
-from ..tasks.evaluate import evaluate
+from ..tasks.evaluate import Score, evaluate
 from ..transport.base import check_same
 from .log import log_round, log_scores, summary_of, tell_times
 from .resume import resume
 from .round import State
 from .run import Run
+from .watch import Watch, tell_standstill, watch
 
 
 def run_all_rounds(run: Run) -> dict[str, Any]:
     """All rounds of the recipe, from where the trail ends; the summary, on every row.
 
-    Collective: every row, once. A signal (SIGTERM, SIGUSR1, SIGINT) to any rank ends the run cleanly after the round,
-    and so does a privacy budget that has no room for another.
+    Collective: every row, once. A signal (SIGTERM, SIGUSR1, SIGINT) to any rank ends the run cleanly, after the round
+    or within the evaluation that it is in (which is made up for when the run goes on), and so does a privacy budget
+    that has no room for another round.
     """
     recipe, state = run.recipe, State()
     check_same(run.transport, "the recipe", recipe.model_dump_json())
@@ -35,21 +37,27 @@ def run_all_rounds(run: Run) -> dict[str, Any]:
     check_same(run.transport, "what the orbit says of the run", run.header.to_json())
     check_same(run.transport, "the training data's digest", run.data)
     check_same(run.transport, "the number of threads (OMP_NUM_THREADS, mesh.threads)", str(torch.get_num_threads()))
+    check_same(run.transport, "how the model is asked for logits", run.problem.asked)
     check_same(run.transport, "the probe's mode", str(run.probe_mode))
+    for what, digest in run.digests.items():
+        check_same(run.transport, what, digest)
     with _stopping(state), run.record:
         resume(run, state)
         run.record.begin(recipe.rounds, state.t, recipe.tensorboard)
         for note in (*run.record.notes, *run.problem.notes):
             run.record.note(note)
-        if _score_due(recipe, state):
-            _score(run, state)
         return _end(run, state, _rounds(run, state))
 
 
 def _rounds(run: Run, state: State) -> str:
     """Collective: the rounds that are left, unless something ends the run before; the run's status then."""
     recipe = run.recipe
+    if not state.caught_up or run.transport.any(state.stop):  # asked while the run was loaded
+        return "interrupted"
+    seen = Watch()
     while state.t < recipe.rounds:
+        if _score_due(recipe, state) and not _scored(run, state):
+            return "interrupted"
         if not run.privacy.room_for(state.t):
             return "budget spent"
         try:
@@ -61,32 +69,37 @@ def _rounds(run: Run, state: State) -> str:
         state.t += 1
         state.seconds += run.clock.seconds  # of rounds alone, without evaluations
         state.payload_bytes += outcome.payload_bytes
+        silent = watch(run, state, seen, outcome) if run.privacy.may_tell else []
         interrupted = outcome.stop and state.t < recipe.rounds  # every row sees the same flag: all end together
-        log_round(run, state, outcome, last=interrupted or state.t == recipe.rounds)
+        log_round(run, state, outcome, interrupted or state.t == recipe.rounds, silent)
         if recipe.check_every and state.t % recipe.check_every == 0:
             _check_rows(run, state.t)
             tell_times(run, state)
-        if _score_due(recipe, state):
-            _score(run, state)
         if interrupted:
             return "interrupted"
     return "finished"
 
 
 def _score_due(recipe: Recipe, state: State) -> bool:
-    """Evaluate now? Before the first round and every eval_every rounds, once, though resumed; at the end, _end does."""
-    at = state.t == 0 or (recipe.eval_every > 0 and state.t % recipe.eval_every == 0 and state.t < recipe.rounds)
+    """Evaluate before the next round? Before the first and every eval_every rounds, once, though resumed."""
+    at = state.t == 0 or (recipe.eval_every > 0 and state.t % recipe.eval_every == 0)
     return at and state.t not in state.scores
 
 
-def _score(run: Run, state: State) -> None:
-    """Collective: evaluate every split where the run stands."""
-    task = run.problem.task
-    state.scores[state.t] = {
-        split: evaluate(run.problem.forward, task, examples, run.recipe.eval_batch, run.transport)
-        for split, examples in task.splits.items()
-    }
+def _scored(run: Run, state: State) -> bool:
+    """Collective: evaluate every split where the run stands; False if it was given up because a rank is to stop."""
+    task, scores = run.problem.task, dict[str, Score]()
+    for split, examples in task.splits.items():
+        score = evaluate(
+            run.problem.forward, task, examples, run.recipe.eval_batch, run.transport,
+            lambda: run.transport.any(state.stop),
+        )  # fmt: skip
+        if score is None:
+            return False
+        scores[split] = score
+    state.scores[state.t] = scores
     log_scores(run, state)
+    return True
 
 
 def _check_rows(run: Run, t: int) -> str:
@@ -97,23 +110,23 @@ def _check_rows(run: Run, t: int) -> str:
 
 
 def _end(run: Run, state: State, status: str) -> dict[str, Any]:
-    """Collective: last checks and scores; row 0 seals the orbit, or saves the weights, and writes the summary."""
-    fingerprint = _check_rows(run, state.t)
+    """Collective: last checks; row 0 seals the orbit, or saves the weights, and writes the summary."""
+    fingerprint = _check_rows(run, state.t) if state.caught_up else None  # else the weights are between two rounds
     tell_times(run, state)
-    if not state.scores or (status != "interrupted" and state.t not in state.scores):
-        _score(run, state)
+    tell_standstill(run, state.t, fingerprint)
+    if status != "interrupted" and state.t not in state.scores and not _scored(run, state):
+        status = "interrupted"
     peaks = run.transport.everyone(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024).encode())
     gpu = torch.cuda.max_memory_allocated() if run.row.device == "cuda" else 0
     gpu_peaks = run.transport.everyone(str(gpu).encode())
-    sizes = run.record.seal(state.t, fingerprint, status != "interrupted")
-    summary: dict[str, Any] = summary_of(run, state) | {
+    sizes = run.record.seal(state.t, fingerprint or "", status != "interrupted")
+    summary: dict[str, Any] = summary_of(run, state, status) | {
         "fingerprint": fingerprint,
         "orbit_bytes": sizes.get("orbit_bytes"),
         "weights_bytes": sizes.get("weights_bytes"),
         "peak_memory_bytes": max(int(peak) for peak in peaks),
         "peak_gpu_memory_bytes": max(int(peak) for peak in gpu_peaks) or None,
         "time_split": mean_shares(run.record.records()),
-        "status": status,
     }
     told = run.transport.broadcast(json.dumps(summary).encode() if run.transport.rank == 0 else None)
     run.record.summary(summary)

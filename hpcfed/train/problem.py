@@ -9,29 +9,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..config import Entry, ModelConfig, Recipe
 from ..errors import ConfigError, first_line
-from ..model import load_model, load_processor, load_shard, model_kind, without_sums
+from ..model import checkpoint_names, head_labels, load_model, load_processor, load_shard, model_kind, without_sums
 from ..model.head import Forward, make_forward
 from ..noise import set_threads
 from ..orbit import Header
-from ..tasks import Task, kind_of, load_task
+from ..privacy import MECHANISMS
+from ..tasks import Example, Task, kind_of, load_task
+from ..tasks.labels import spell
 from ..transport.row import Row
 from ..weights import Weights
-
-#: How far a sharded model's logits may be from the whole model's, in units of their spread: sums are rounded in another
-#: order. A sum over the wrong ranks is 0.7 or more apart.
-LOGITS_APART = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
+from .trial import APART, check_tokens, find_way
 
 
 @dataclass(eq=False)
 class Problem:
     """A model and a task that fit each other, with the trained weights addressed. processor: tokenizer or None.
 
-    notes: what the user should know of it.
+    asked: how the model is asked for logits, the same on every row.  notes: what the user should know of it.
     """
 
     model: nn.Module
@@ -40,11 +40,12 @@ class Problem:
     weights: Weights
     forward: Forward
     kind: str
+    asked: str = ""
     notes: list[str] = field(default_factory=list)
 
 
 def build_problem(recipe: Recipe, row: Row | None = None, hosted: Sequence[Entry] = ()) -> Problem:
-    """Load data and model of a recipe; the head is restricted to the words the task scores.
+    """Load data and model of a recipe, and find out how the model must be asked (trial.py).
 
     Collective over the row, whose ranks each load a part of the model.
     hosted: clients of a recipe with clients.manifest whose examples are wanted, too.
@@ -58,16 +59,45 @@ def build_problem(recipe: Recipe, row: Row | None = None, hosted: Sequence[Entry
         kind = kind_of(recipe.task, model_kind(recipe.model))
         processor = load_processor(recipe.model, kind)
         sources = None if recipe.clients.manifest is None else hosted
-        return kind, processor, load_task(recipe.task, kind, processor, recipe.clients.id_column, sources)
+        head = head_labels(recipe.model, kind)
+        return kind, processor, load_task(recipe.task, kind, processor, recipe.clients.id_column, sources, head)
 
     kind, processor, task = row.together(data)
     task = replace(task, device=row.device)
     model, slices = load_shard(recipe.model, kind, task.labels, row)
-    weights = Weights(model, recipe.algorithm.train_only, slices, row)
-    problem = Problem(model, processor, task, weights, make_forward(model, row, task.keep_last, task.head_rows), kind)
+    weights = Weights(model, recipe.algorithm.train_only, slices, row, checkpoint_names(model))
+    row.together(lambda: check_tokens(recipe.model.name, model, processor, task))
+    forward = make_forward(model, row, task.keep_last, task.head_rows)
+    problem = Problem(model, processor, task, weights, forward, kind)
+    may_tell = MECHANISMS[recipe.privacy.mechanism].may_tell
+    read = {split: reading for split, reading in task.readings.items() if reading.files}
+    problem.notes += [reading.line(split, may_tell or split in task.splits) for split, reading in read.items()]
+    problem.notes += task.notes
     if row.shards > 1 and recipe.mesh.check:
         problem.notes += compare_with_whole_model(recipe, problem)
+    pad = getattr(processor, "pad_token_id", None)
+    way = find_way(recipe.model.name, model, task, few_examples(recipe, task), row, pad or 0)
+    problem.task, problem.forward, problem.asked = way.task, way.forward, way.name
+    problem.notes += lost_notes(recipe, task)
     return problem
+
+
+def lost_notes(recipe: Recipe, task: Task) -> list[str]:
+    """How many texts are longer than the model reads, or say nothing to it; a private run tells no client's."""
+    parts = {"training examples": task.train} if MECHANISMS[recipe.privacy.mechanism].may_tell else {}
+    parts |= {f"examples of {split}": examples for split, examples in task.splits.items()}
+    notes = []
+    for what, examples in parts.items():
+        lost, of = examples.lost, f"of {len(examples):,} {what}"
+        if lost.cut:
+            notes.append(f"{lost.cut:,} {of} are cut to {lost.most} tokens (task.max_length)")
+        if lost.unknown:
+            notes.append(f"{lost.unknown:,} {of} have no text, or none of which the tokenizer knows a token")
+    if parts.get("training examples") is task.train and recipe.clients.manifest is None:
+        counts = np.bincount(task.train.labels, minlength=len(task.labels))
+        if absent := [name for name, count in zip(task.labels, counts, strict=False) if not count]:
+            notes.append(f"no training example is of class {spell(absent)}")
+    return notes
 
 
 @torch.inference_mode()
@@ -96,11 +126,12 @@ def compare_with_whole_model(recipe: Recipe, problem: Problem) -> list[str]:
         if row.shard or not affordable:
             return ""
         whole = load_model(recipe.model, problem.kind, task.labels).to(row.device)
-        if Weights(whole, recipe.algorithm.train_only).fingerprint() != fingerprint:
+        own = Weights(whole, recipe.algorithm.train_only, names=checkpoint_names(whole))
+        if own.fingerprint() != fingerprint:
             return "hold other weights than the whole model"
         expected = make_forward(whole, Row(), task.keep_last, task.head_rows)(inputs).double()
         spread, apart = (expected - expected.mean()).norm(), (logits - expected).norm()
-        most = LOGITS_APART[recipe.model.dtype]
+        most = APART[next(whole.parameters()).dtype]
         if bool(apart <= most * spread):
             return ""
         return (
@@ -131,10 +162,15 @@ def _affordable(weights: Weights, model: nn.Module, copies: int) -> bool:
 
 
 def few_inputs(recipe: Recipe, task: Task) -> dict[str, Tensor]:
+    """few_examples as a batch's inputs."""
+    return task.collate(few_examples(recipe, task)).inputs
+
+
+def few_examples(recipe: Recipe, task: Task) -> list[Example]:
     """Three examples that every row has, not the clients' where each has a file of its own; a short and a long one."""
     same = task.train if recipe.clients.manifest is None else next(iter(task.splits.values()))
     first = sorted((same[i] for i in range(min(64, len(same)))), key=task.tokens)
-    return task.collate([first[0], first[len(first) // 2], first[-1]]).inputs
+    return [first[0], first[len(first) // 2], first[-1]]
 
 
 def build_base(
@@ -144,4 +180,6 @@ def build_base(
     row = row or Row()
     config = ModelConfig(name=name, dtype=header.dtype, revision=revision, pad_token=pad_token)  # type: ignore[arg-type]
     model, slices = load_shard(config, header.kind, header.labels, row)
-    return model, Weights(model, header.train_only, slices, row)
+    weights = Weights(model, header.train_only, slices, row, checkpoint_names(model))
+    weights.follow(header.layout_hash)
+    return model, weights

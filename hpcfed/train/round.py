@@ -31,6 +31,8 @@ class State:
     """Where the run stands.  t: rounds done.  last: decision of the last one.  stop: somebody asked this rank to end.
 
     seconds: of all rounds.  scores: rounds done -> split -> score.  pairs: agreement.pairs of the last rounds.
+    caught_up: the weights are those after round t; not so where the end was asked for while the journal was replayed.
+    abstentions: of all rounds.  abstainers: ids of the clients that they are from, as far as rows have told.
     """
 
     t: int = 0
@@ -40,6 +42,9 @@ class State:
     payload_bytes: int = 0
     scores: dict[int, dict[str, Score]] = field(default_factory=dict)
     pairs: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    caught_up: bool = True
+    abstentions: int = 0
+    abstainers: set[int] = field(default_factory=set)
 
 
 def run_round(run: OrbitRun, t: int, state: State) -> Outcome:
@@ -74,11 +79,13 @@ def send(run: OrbitRun, slopes: Slopes, t: int, stop: bool) -> Tally | Reports:
 
 def outcome(slopes: Slopes, tally: Tally | Reports, shown: bool) -> Outcome:
     """The round's outcome on this row.  shown: clients have signs along common directions, which all may know."""
-    loss = float(np.mean(slopes.losses)) if len(slopes.losses) else float("nan")
+    finite = slopes.losses[np.isfinite(slopes.losses)]
+    loss = float(np.mean(finite)) if len(finite) else float("nan")
+    silent = [client for client, p in zip(slopes.clients, slopes.values, strict=True) if not np.isfinite(p).any()]
     sums, cast = (tally.sums, tally.cast) if isinstance(tally, Tally) else votes_of(tally.values)
     if isinstance(tally, Tally):
         abstained = tally.voters - int(tally.cast.max()) if shown else 0
     else:
         abstained = int(np.count_nonzero(~np.isfinite(tally.values).any(1)))
-    signs = (sums, cast) if shown else (None, None)
-    return Outcome(loss, tally.stop, tally.payload_bytes, tally.collectives, abstained, *signs)
+    shown_sums, shown_cast = (sums, cast) if shown else (None, None)
+    return Outcome(loss, tally.stop, tally.payload_bytes, tally.collectives, abstained, shown_sums, shown_cast, silent)

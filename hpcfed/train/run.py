@@ -7,12 +7,14 @@ DenseRun    gradients or weights: the weights themselves are saved now and then
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from ..algorithms import Algorithm, step_size
 from ..clients import Attack, Pool
 from ..clock import Clock
 from ..config import Recipe
+from ..errors import RunFolderError
 from ..first_order import FirstOrder
 from ..messages import Outcome
 from ..orbit import Header
@@ -30,13 +32,16 @@ from .replay import replay_on
 from .round import State, run_round
 from .trail import JournalTrail, WeightsTrail
 
+ELEMENTS = 2**31  # of directions, that are drawn between two looks at whether somebody asks for the end
+
 
 @dataclass(eq=False, kw_only=True)
 class Run(ABC):
     """Everything one row needs to take part in the rounds of a recipe.
 
     header: what an orbit or saved weights say of the run.  data: digest of the training examples and of who holds
-    which.  clock: where this row's time goes.  record: what is put on record; on ranks other than 0 nothing.
+    which.  digests: of what else must stay as it is while the run goes on, by what it is.  clock: where this row's
+    time goes.  record: what is put on record; on ranks other than 0 nothing.
     """
 
     recipe: Recipe
@@ -48,6 +53,7 @@ class Run(ABC):
     privacy: Privacy
     header: Header
     data: str
+    digests: Mapping[str, str]
     clock: Clock
     record: Record = field(default_factory=Record)
 
@@ -74,9 +80,21 @@ class Run(ABC):
     def open_trail(self, folder: RunFolder) -> Trail:
         """Row 0: what a run in this folder goes on from, made anew or found there."""
 
+    def long_enough(self, trail: Trail) -> Trail:
+        """The trail; RunFolderError if it has more rounds than the run is to have."""
+        if trail.rounds > self.recipe.rounds:
+            trail.close()
+            raise RunFolderError(
+                f"rounds={self.recipe.rounds}: the run has {trail.rounds} rounds behind it already; use as many or more"
+            )
+        return trail
+
     @abstractmethod
     def catch_up(self, rounds: int, state: State) -> None:
-        """Collective: the weights, and `state.last`, of every row to the end of the `rounds` on row 0's trail."""
+        """Collective: the weights, and `state.last`, of every row to the end of the `rounds` on row 0's trail.
+
+        Given up, so that `state.caught_up` is false, if any rank is asked to end meanwhile.
+        """
 
     def take_notes(self) -> list[str]:
         """What has come up meanwhile that the user should know."""
@@ -104,11 +122,11 @@ class OrbitRun(Run):
 
     def round(self, t: int, state: State) -> Outcome:
         """See run_round."""
-        return run_round(self, t, state)
+        return replace(run_round(self, t, state), zeros=self.clients.zeros, slopes=self.clients.found)
 
     def open_trail(self, folder: RunFolder) -> Trail:
         """The journal; of a private run one that no power failure shortens: a round drawn anew would cost epsilon."""
-        return JournalTrail(folder, self.header, sync=not self.privacy.may_tell)  # its noise is drawn once
+        return self.long_enough(JournalTrail(folder, self.header, sync=not self.privacy.may_tell))
 
     def catch_up(self, rounds: int, state: State) -> None:
         """Collective: rounds on record move the weights through the same Mover that trained them."""
@@ -116,7 +134,15 @@ class OrbitRun(Run):
         decisions = [raw[i : i + size] for i in range(0, len(raw), size)]
         assert len(decisions) == rounds
         state.last = decisions[-1] if decisions else None
-        replay_on(self.mover, self.method, decisions)
+        if self.method.cumulative:
+            replay_on(self.mover, self.method, decisions)
+            return
+        at_once = max(1, ELEMENTS // (self.problem.weights.numel * self.method.plan(0, None).seeds.shape[1]))
+        for t in range(0, rounds, at_once):
+            self.mover.apply([self.method.decode(raw, t + i) for i, raw in enumerate(decisions[t : t + at_once])])
+            if t + at_once < rounds and self.transport.any(state.stop):
+                state.caught_up = False
+                return
 
     def take_notes(self) -> list[str]:
         """What the probe has found out on the way."""
@@ -146,7 +172,7 @@ class DenseRun(Run):
 
     def open_trail(self, folder: RunFolder) -> Trail:
         """The weights file."""
-        return WeightsTrail(folder, self.header, self.problem.weights, self.recipe.save_every)
+        return self.long_enough(WeightsTrail(folder, self.header, self.problem.weights, self.recipe.save_every))
 
     def catch_up(self, rounds: int, state: State) -> None:
         """Collective: row 0's weights on every row, tensor by tensor."""

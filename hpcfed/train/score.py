@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,15 +10,19 @@ from ..config import Recipe, load_method, load_recipe
 from ..errors import ConfigError
 from ..orbit import load_any
 from ..orbit.sealed import WEIGHTS
-from ..runs.read import RECIPE
+from ..runs.read import RECIPE, paths_of
 from ..tasks.evaluate import Score
 from ..tasks.evaluate import evaluate as score
 from ..transport.base import together
+from ..transport.launch import discover
 from ..transport.row import Row
-from ..weights.checkpoint import load_weights
+from ..weights.checkpoint import load_weights, read_facts
+from .digests import changes, digests
 from .meet import meet
 from .problem import Problem, build_problem
 from .replay import check_base, replay_into
+
+NOTHING = 'task.eval_splits=[]: there is nothing to evaluate; name splits: --set task.eval_splits=["SPLIT"]'
 
 
 def evaluate(
@@ -26,23 +31,35 @@ def evaluate(
     orbit: str | Path | None = None,
     recipe: str | Path | None = None,
     overrides: Sequence[str] = (),
+    quiet: bool = False,
 ) -> dict[str, Score]:
     """The scores of a model on every split that its recipe evaluates; what `hpcfed evaluate` prints.
 
     what: a recipe, by name, file or as load_recipe gives it: its base model; a run folder: the model that the run has
     come to; or a model folder, for which `recipe` gives the task.  orbit: a sealed orbit, a journal or a run folder
-    that is replayed on the base model first.  overrides: as load_recipe.
+    that is replayed on the base model first.  overrides: as load_recipe.  quiet: nothing on stderr.
 
+    What the user should know of data and model goes to stderr, on rank 0.
     Collective: every rank of the launch calls it alike.  Raises HpcfedError (alone; on several ranks see meet.py).
     """
     run = Path(orbit) if orbit else Path(what) if isinstance(what, str | Path) and _is_run(what) else None
     with meet(lambda: what if isinstance(what, Recipe) else _recipe(what, recipe, overrides)) as meeting:
         resolved, transport = meeting.recipe, meeting.transport
+        if resolved.task.eval_splits == []:
+            raise transport.everywhere(ConfigError(NOTHING))
         problem = together(transport, lambda: _rebuilt(resolved, run, transport.row))
-        return {
-            split: score(problem.forward, problem.task, examples, resolved.eval_batch, transport)
-            for split, examples in problem.task.splits.items()
-        }
+        for note in problem.notes if transport.rank == 0 and not quiet else ():
+            print(note, file=sys.stderr, flush=True)
+        if isinstance(what, str | Path) and _is_run(what) and not overrides and transport.rank == 0 and not quiet:
+            for one in changes(Path(what), digests(resolved, problem)):
+                note = f"{one} changed since the run in {what} began: its own scores are not of the same"
+                print(note, file=sys.stderr, flush=True)
+        scores = dict[str, Score]()
+        for split, examples in problem.task.splits.items():
+            found = score(problem.forward, problem.task, examples, resolved.eval_batch, transport)
+            assert found, "nobody asks it to stop"
+            scores[split] = found
+        return scores
 
 
 def _rebuilt(recipe: Recipe, orbit: Path | None, row: Row) -> Problem:
@@ -51,9 +68,11 @@ def _rebuilt(recipe: Recipe, orbit: Path | None, row: Row) -> Problem:
     if orbit and (orbit / WEIGHTS).is_file():  # of a method without an orbit
         if row.shards > 1:
             raise ConfigError(f"mesh.shards={row.shards}: saved weights are read whole; use 1")
+        problem.weights.follow(read_facts(orbit / WEIGHTS).layout_hash)
         load_weights(orbit / WEIGHTS, problem.weights)
     elif orbit:
         saved = load_any(orbit)
+        problem.weights.follow(saved.header.layout_hash)
         check_base(saved.header, problem.weights, recipe.model.dtype)
         method = load_method(recipe.algorithm.name)
         own = method if method.name == saved.header.algorithm else None  # the recipe's may be another than the orbit's
@@ -68,7 +87,11 @@ def _is_run(name: str | Path) -> bool:
 def _recipe(what: str | Path, like: str | Path | None, overrides: Sequence[str]) -> Recipe:
     """The recipe that gives model and task."""
     if _is_run(what):
-        return load_recipe(str(Path(what) / RECIPE), overrides)
+        paths, notes = paths_of(what)
+        if discover().rank == 0:
+            for note in notes:
+                print(f"note: {note}", file=sys.stderr, flush=True)
+        return load_recipe(str(Path(what) / RECIPE), [*paths, *overrides])
     if (Path(what) / "config.json").is_file():
         if like is None:
             raise ConfigError(

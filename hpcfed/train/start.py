@@ -24,14 +24,16 @@ from torch import nn
 from ..config import Recipe, load_recipe, to_toml
 from ..orbit import ORBIT, WEIGHTS
 from ..runs.folder import RunFolder
-from ..runs.read import ENDED, MAY_CHANGE, SUMMARY
+from ..runs.read import ENDED, MAY_CHANGE, SUMMARY, wants_more
 from ..runs.record import Callback, FolderRecord, Record
 from ..transport.base import Transport, together
 from ..transport.choose import agent_store
-from ..transport.launch import Launch, describe
+from ..transport.launch import Launch
 from .build import build_together
 from .loop import run_all_rounds
 from .meet import Meeting, meet
+from .surroundings import check_alike, surroundings
+from .trail import layout_begun
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,8 @@ class Result:
     @property
     def orbit(self) -> Path | None:
         """The sealed orbit."""
-        return path if (path := self.folder / ORBIT).is_file() else None
+        ended = self.summary["status"] != "interrupted"  # else it may lie there of a run that goes on
+        return path if ended and (path := self.folder / ORBIT).is_file() else None
 
     @property
     def weights(self) -> Path | None:
@@ -103,24 +106,32 @@ def run_recipe(
     def enter() -> Record:
         if transport.rank:
             return Record()
-        folder = RunFolder.create(out, to_toml(recipe), describe(launch), force, resume, MAY_CHANGE)
+        folder = RunFolder.create(out, to_toml(recipe), here, force, resume, MAY_CHANGE)
         note_begun(launch, out)
         if earlier.begun:
             folder.notes.append(f"{launch.launcher} started the ranks anew: going on with the run in {out}")
         return FolderRecord(folder, quiet, on_round, on_score)
 
-    earlier = earlier_attempts(transport, launch, out)
+    here = surroundings(launch, transport.row.device, recipe.mesh.threads)
+    check_alike(transport, here)
+    earlier = earlier_attempts(transport, launch, out, recipe.rounds)
     if earlier.summary:  # a rank died on its way out
         return Result(earlier.summary, out)
     force, resume = force and not earlier.begun, resume or earlier.begun
     # An old run is moved aside only when the new one can start: a wrong setting must not cost a run.
     record = Record() if force else together(transport, enter)
     try:
-        run = build_together(recipe, transport)
+        run = build_together(recipe, transport, begun_layout(transport, record))
         run.record = record = together(transport, enter) if force else record
         return Result(run_all_rounds(run), out, run.problem.model, run.problem.processor)
     finally:
         record.close()
+
+
+def begun_layout(transport: Transport, record: Record) -> str:
+    """Collective: the layout hash of the run that is gone on with, whose names the weights go by; "" of a new one."""
+    layout = together(transport, lambda: layout_begun(record.folder) if isinstance(record, FolderRecord) else "")
+    return transport.broadcast(layout.encode() if transport.rank == 0 else None).decode()
 
 
 @dataclass(frozen=True)
@@ -131,13 +142,13 @@ class PastAttempts:
     summary: dict[str, Any] | None = None
 
 
-def earlier_attempts(transport: Transport, launch: Launch, out: Path) -> PastAttempts:
+def earlier_attempts(transport: Transport, launch: Launch, out: Path, rounds: int) -> PastAttempts:
     """Collective: every rank learns what rank 0 finds in the agent's store and in the run folder."""
     sent = None
     if transport.rank == 0:
         store = agent_store(launch)
         begun = store is not None and store.check([_key(out)])
-        sent = json.dumps([begun, _ended(out) if begun else None]).encode()
+        sent = json.dumps([begun, _ended(out, rounds) if begun else None]).encode()
     return PastAttempts(*json.loads(transport.broadcast(sent)))
 
 
@@ -151,7 +162,7 @@ def _key(out: Path) -> str:
     return f"hpcfed/begun {out.resolve()}"
 
 
-def _ended(out: Path) -> dict[str, Any] | None:
-    """summary.json of a run that has ended for good, so that --resume has nothing to do there; else None."""
+def _ended(out: Path, rounds: int) -> dict[str, Any] | None:
+    """summary.json of a run of so many rounds that has ended for good, so that there is nothing to do; else None."""
     summary = json.loads((out / SUMMARY).read_text(encoding="utf-8")) if (out / SUMMARY).exists() else {}
-    return summary if summary.get("status") in ENDED else None
+    return summary if summary.get("status") in ENDED and not wants_more(summary, rounds) else None

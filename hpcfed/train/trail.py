@@ -9,14 +9,23 @@ Promise  a trail belongs to one recipe and one base model: with others it is ref
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from ..errors import OrbitError
-from ..orbit import Header, Journal, seal
+from ..orbit import Header, Journal, lasting, read_journal, seal
 from ..runs.folder import RunFolder
 from ..weights import Weights
-from ..weights.checkpoint import load_weights, save_weights
+from ..weights.checkpoint import load_weights, read_facts, save_weights
 
 SYNC_SECONDS = 1.0  # between waits for the disk: what a power failure may cost, and a round of the digits takes 0.01
+
+
+def layout_begun(folder: RunFolder) -> str:
+    """The layout hash of the run that is gone on with in a folder; "" if none is.  Raises OrbitError."""
+    if not folder.resumed:
+        return ""
+    header = read_journal(folder.journal)[0] if folder.journal.exists() else read_facts(folder.weights)
+    return header.layout_hash
 
 
 class JournalTrail:
@@ -32,6 +41,8 @@ class JournalTrail:
         else:
             self._journal = Journal.open(folder.journal, pause)
             _check_header(self._journal.header, header)
+            # Of an older version it may say less; how many rounds are planned is said anew.
+            self._header = replace(self._journal.header, schedule=header.schedule)
         self.rounds, self.decisions = self._journal.rounds, self._journal.decisions
         self.notes = [self._journal.repaired] if self._journal.repaired else []
 
@@ -84,8 +95,11 @@ class WeightsTrail:
 
 
 def _check_header(saved: Header, expected: Header) -> None:
-    """A trail belongs to one recipe and one base model."""
-    theirs, ours = json.loads(saved.to_json()), json.loads(expected.to_json())
+    """A trail belongs to one recipe and one base model, but a run at a constant step size may get more rounds.
+
+    How the task is put is said for readers.
+    """
+    theirs, ours = (json.loads(replace(lasting(header), task={}).to_json()) for header in (saved, expected))
     keys = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
     different = [f"{key}: {theirs.get(key)} -> {ours.get(key)}" for key in keys]
     if different:

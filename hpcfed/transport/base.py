@@ -140,6 +140,12 @@ class Transport(ABC):
         """Every rank's bytes, in rank order, also of those that do not speak for their row."""
         return self.all_gather(data)
 
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says so, the same on every rank.  Traffic: 4 bytes a row."""
+        said = np.array([self.row.any(flag)], np.int32)
+        self.sum_in_place(said)
+        return bool(said[0])
+
     def broadcast(self, data: bytes | None, root: int = 0) -> bytes:
         """The bytes of row `root`'s shard 0 on every rank; others may pass None.  Traffic: 8 bytes, then the size."""
         assert data is not None or self.row.index != root

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 from ..errors import HpcfedError, TransportError, first_line
-from .base import Transport, flush
+from .base import PeerLostError, Transport, flush
 from .choose import speaks_mpi
 from .launch import Launch
 
@@ -25,11 +29,14 @@ def fail(where: Transport | Launch, error: BaseException) -> NoReturn:
         error = HpcfedError(f"{first_line(error)}; {cure}")
     code = error.code if isinstance(error, SystemExit) else 130 if isinstance(error, KeyboardInterrupt) else 1
     shared = isinstance(where, Transport) and where.is_everywhere(error)
+    message = _message(where, error)
     if not shared or where.rank == 0:
         flush()
         with suppress(OSError, ValueError):
-            sys.stderr.write(_message(where, error))  # one write: other ranks speak at the same time
+            sys.stderr.write(message)  # one write: other ranks speak at the same time
         flush()
+    if code != 0:
+        _tell_agent(message, error)
     if isinstance(where, Transport):
         if not shared:
             where.abort(code if isinstance(code, int) else 1)
@@ -37,6 +44,19 @@ def fail(where: Transport | Launch, error: BaseException) -> NoReturn:
     elif where.size > 1 and speaks_mpi(where):
         _abort_early()
     raise SystemExit(code)
+
+
+def _tell_agent(message: str, error: BaseException) -> None:
+    """Leave the reason where torchrun's agent looks for it: the agent's report, its last words, then ends with it.
+
+    Without a traceback, which the rank itself prints.
+    """
+    if message and (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
+        reason = message.strip() if isinstance(error, HpcfedError) else first_line(HpcfedError(message))
+        # Of reasons in the same second the agent names that of the least rank, which may have lost another only.
+        when = int(time.time()) + isinstance(error, PeerLostError)
+        with suppress(OSError):
+            Path(file).write_text(json.dumps({"message": reason, "timestamp": when}))
 
 
 def _leave_together(transport: Transport) -> None:

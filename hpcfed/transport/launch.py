@@ -21,6 +21,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import ConfigError
 
@@ -198,11 +199,20 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _working_folder() -> str | None:
+    """What a recipe's relative paths are relative to."""
+    try:
+        return str(Path.cwd())
+    except OSError:  # it was removed
+        return None
+
+
 def describe(launch: Launch) -> dict[str, object]:
     """What a run folder's env.json says about software, host and launch; no secrets, only names from fixed lists."""
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in RECORDED},
         "host": platform.node(),
+        "folder": _working_folder(),
         "platform": platform.platform(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),

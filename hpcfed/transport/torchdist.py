@@ -7,11 +7,15 @@ has a part of the store to itself (`_fresh_part`).
 
 from __future__ import annotations
 
+import atexit
 import os
+import platform
+import queue
 import re
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal, NoReturn
@@ -37,23 +41,21 @@ class TorchTransport(Transport):
     TransportError if the ranks have not found each other within START.
     """
 
+    _store: dist.Store | None
+
     def __init__(self, launch: Launch, backend: Literal["gloo", "nccl"] = "gloo") -> None:
         self.name = f"torch.distributed ({backend})"
         self.rank, self.row, self.rows = launch.rank, Row(launch.rank), launch.size
         self._device = torch.device("cuda", launch.local_rank) if backend == "nccl" else torch.device("cpu")
-        point = meeting_point(launch)
+        point, self._store = meeting_point(launch), None
         try:
-            self._store: dist.Store | None = _store(launch, point)
+            self._store = _store(launch, point)
             channel = _fresh_part(self._store, launch)
             address = own_address(launch, point)
             self._group: Any = _nccl(channel, launch) if backend == "nccl" else _gloo(channel, launch, address)
             self._watch = Watch(channel, self.row.index, self.rows, address or point.host, START.total_seconds())
         except (RuntimeError, ValueError, OSError) as error:
-            raise TransportError(
-                f"the {launch.size} ranks did not find each other at {point.host}:{point.port} within "
-                f"{START.total_seconds():.0f} s: {first_line(error)}. Is the address reachable from every host, the "
-                "port free there, and did every rank start?"
-            ) from None
+            raise TransportError(_why_apart(error, point, launch, self._store is not None)) from None
 
     @contextmanager
     def _peers(self) -> Iterator[None]:
@@ -126,9 +128,60 @@ def _gather_options() -> dist.GatherOptions:
 
 def _store(launch: Launch, point: MeetingPoint) -> dist.Store:
     serves = launch.rank == 0 and not point.by_agent
-    return dist.TCPStore(
-        point.host, point.port, launch.size, serves, START, wait_for_workers=False, multi_tenant=serves
+    return _in_time(
+        lambda: dist.TCPStore(
+            point.host, point.port, launch.size, serves, START, wait_for_workers=False, multi_tenant=serves
+        )
     )
+
+
+def _in_time(connect: Callable[[], dist.Store]) -> dist.Store:
+    """connect(), or TimeoutError after START and a little: torch waits for ever for what a server is to answer."""
+    done: queue.SimpleQueue[dist.Store | Exception] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            done.put(connect())
+        except Exception as error:
+            done.put(error)
+
+    threading.Thread(target=work, name="hpcfed store", daemon=True).start()
+    try:
+        store = done.get(timeout=START.total_seconds() + 1)
+    except queue.Empty:
+        atexit.register(_leave)
+        raise TimeoutError from None
+    if isinstance(store, Exception):
+        raise store
+    return store
+
+
+def _leave() -> None:
+    """End now: the thread that still waits would be torn down with the interpreter, which aborts the process."""
+    flush()
+    os._exit(1)
+
+
+def _why_apart(error: BaseException, point: MeetingPoint, launch: Launch, connected: bool) -> str:
+    """Why ranks do not find each other, in one line.  connected: to the store at the meeting point."""
+    place, said = f"{point.host}:{point.port} (MASTER_ADDR:MASTER_PORT)", first_line(error)
+    free = "set MASTER_PORT to a free port of that host, the same on every rank"
+    if "EADDRINUSE" in said:
+        return f"rank 0 cannot listen at {place}: another job or program listens there; {free}"
+    waited = f"the {launch.size} ranks did not find each other at {place} within {START.total_seconds():.0f} s: "
+    if connected:
+        return f"{waited}{said}. Did every rank start, and does every host reach this one?"
+    try:
+        socket.create_connection((point.host, point.port), 3.0).close()
+    except socket.gaierror:
+        return (
+            f"{waited}{point.host} has no address on {platform.node()}; set MASTER_ADDR to a name or an address of it"
+        )
+    except ConnectionRefusedError:
+        return f"{waited}nobody listens there; did rank 0 start, and is it on that host?"
+    except OSError as e:
+        return f"{waited}{first_line(e)}; is there a firewall between {platform.node()} and that host?"
+    return f"{waited}what listens there does not answer as rank 0 would, so it is another program; {free}"
 
 
 def agent_store(launch: Launch) -> dist.Store | None:
@@ -147,7 +200,8 @@ def _fresh_part(store: dist.Store, launch: Launch) -> dist.Store:
     process that calls: each calls by a token of its own, so a caller of a dead attempt is answered in vain.
     """
     token, end = os.urandom(8).hex(), time.monotonic() + START.total_seconds()
-    store.set(f"hpcfed/caller/{launch.rank}", token)
+    caller = f"hpcfed/{_job(launch)}/caller"
+    store.set(f"{caller}/{launch.rank}", token)
     if launch.rank:
         store.wait([f"hpcfed/answer/{token}"], START)
         part = dist.PrefixStore(store.get(f"hpcfed/answer/{token}").decode(), store)
@@ -157,14 +211,20 @@ def _fresh_part(store: dist.Store, launch: Launch) -> dist.Store:
     missing = set(range(launch.size)) if launch.rank == 0 else set()
     while missing and time.monotonic() < end:
         for rank in missing:
-            if store.check([f"hpcfed/caller/{rank}"]):
-                caller = store.get(f"hpcfed/caller/{rank}").decode()
-                store.set(f"hpcfed/answer/{caller}", f"hpcfed/{token}")
+            if store.check([f"{caller}/{rank}"]):
+                theirs = store.get(f"{caller}/{rank}").decode()
+                store.set(f"hpcfed/answer/{theirs}", f"hpcfed/{token}")
         missing = {rank for rank in missing if not part.check([f"here/{rank}"])}
         time.sleep(0.01 if missing else 0.0)
     left = max(1.0, end - time.monotonic()) if launch.rank else 1.0
     part.wait([f"here/{rank}" for rank in range(launch.size)], timedelta(seconds=left))
     return part
+
+
+def _job(launch: Launch) -> str:
+    """What all ranks of a job know of it: those of another, sent to the same port, are not answered."""
+    known = {"torchrun": ("TORCHELASTIC_RUN_ID",), "slurm": ("SLURM_JOB_ID", "SLURM_STEP_ID")}
+    return "/".join([str(launch.size), *(os.environ.get(name, "") for name in known.get(launch.launcher, ()))])
 
 
 def _gloo(store: dist.Store, launch: Launch, address: str) -> Any:

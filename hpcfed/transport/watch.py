@@ -14,6 +14,7 @@ import selectors
 import socket
 import sys
 import threading
+import time
 
 import torch.distributed as dist
 
@@ -75,18 +76,32 @@ class Watch:
 
 def _accept(store: dist.Store, rows: int, address: str, timeout: float) -> dict[socket.socket, int]:
     peers: dict[socket.socket, int] = {}
-    with _server(address) as server:
-        server.settimeout(timeout)
+    end = time.monotonic() + timeout
+    with _server(address) as server, selectors.DefaultSelector() as callers:
+        callers.register(server, selectors.EVENT_READ)
         store.set("watch", f"{address} {server.getsockname()[1]}")
         while len(peers) < rows - 1:
-            peer, _ = server.accept()
-            peer.settimeout(timeout)
-            said = _receive(peer)
-            row = int.from_bytes(said, "little") if len(said) == 4 else 0
-            if 0 < row < rows and row not in peers.values():
-                peers[_kept_alive(peer)] = row
-            else:
-                peer.close()  # some stranger
+            ready = callers.select(max(0.0, end - time.monotonic()))
+            if not ready:
+                missing = sorted(set(range(1, rows)) - set(peers.values()))
+                raise TimeoutError(f"no call from {', '.join(map(str, missing[:8]))} at {address}")
+            for key, _ in ready:
+                if key.fileobj is server:  # a stranger that says nothing must not keep the others waiting
+                    callers.register(server.accept()[0], selectors.EVENT_READ)
+                    continue
+                assert isinstance(key.fileobj, socket.socket)
+                peer = key.fileobj
+                callers.unregister(peer)
+                peer.settimeout(GRACE)
+                said = _receive(peer)
+                row = int.from_bytes(said, "little") if len(said) == 4 else 0
+                if 0 < row < rows and row not in peers.values():
+                    peers[_kept_alive(peer)] = row
+                else:
+                    peer.close()  # some stranger
+        for key in list(callers.get_map().values()):
+            if isinstance(key.fileobj, socket.socket) and key.fileobj is not server:
+                key.fileobj.close()
     return peers
 
 

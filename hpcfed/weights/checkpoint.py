@@ -23,7 +23,7 @@ import torch
 
 from ..atomic import write_atomic
 from ..errors import OrbitError, RunFolderError
-from ..orbit import safetensors_head
+from ..orbit import Header, safetensors_head
 from .weights import Weights, memory
 
 FORMAT = "hpcfed-weights"
@@ -79,8 +79,37 @@ def load_weights(path: str | Path, weights: Weights) -> tuple[int, dict[str, Any
     return int(facts["t"]), json.loads(facts["header"])
 
 
+def read_facts(path: str | Path) -> Header:
+    """What a file of save_weights says of its run; OrbitError if there is no such file, or it is damaged.
+
+    The tensors are not looked at.
+    """
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OrbitError("not a file, so no weights")
+        with path.open("rb") as file:
+            facts = _read_head(file)[0]
+    except OrbitError as error:
+        raise OrbitError(f"{path}: {error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise OrbitError(f"{path}: cannot read these weights: {getattr(error, 'strerror', None) or error}") from None
+    return Header.from_json(json.dumps(json.loads(facts["header"]), sort_keys=True, separators=(",", ":")))
+
+
 def _read_table(file: BinaryIO, weights: Weights) -> dict[str, str]:
     """The metadata of a file that has a right table, the tensors of `weights`, and the right size."""
+    facts, tensors, n = _read_head(file)
+    if problem := _difference(tensors, _tensors(weights)):
+        raise OrbitError(f"weights of another model: {problem}")
+    size, right = os.fstat(file.fileno()).st_size, 8 + n + sum(p.nbytes for p in weights.params.values())
+    if size != right:
+        raise OrbitError(f"{'truncated' if size < right else 'too long'}: {size} bytes, where {right} are right")
+    return facts
+
+
+def _read_head(file: BinaryIO) -> tuple[dict[str, str], dict[str, Any], int]:
+    """Metadata, safetensors' table of the tensors, and bytes of both, of a file whose checksum holds."""
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     n = int.from_bytes(start, "little")
@@ -103,12 +132,7 @@ def _read_table(file: BinaryIO, weights: Weights) -> dict[str, str]:
     formed = all(isinstance(facts[key], str) and re.fullmatch(form, facts[key]) for key, form in _FACTS.items())
     if not formed or checksum != _checksum(facts, tensors) or start + raw != _table(facts, tensors):
         raise OrbitError(f"damaged: bytes 0..{7 + n} do not match their checksum")
-    if problem := _difference(tensors, _tensors(weights)):
-        raise OrbitError(f"weights of another model: {problem}")
-    right = 8 + n + sum(p.nbytes for p in weights.params.values())
-    if size != right:
-        raise OrbitError(f"{'truncated' if size < right else 'too long'}: {size} bytes, where {right} are right")
-    return facts
+    return facts, tensors, n
 
 
 def _difference(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:

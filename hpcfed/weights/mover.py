@@ -22,6 +22,7 @@ from ..errors import ConfigError, HpcfedError, first_line
 from ..messages import Update
 from ..noise import move_
 from ..orbit.header import Header
+from ..places import temporary
 from .optim import make_optimizer
 from .weights import Weights, memory
 
@@ -95,7 +96,7 @@ class Mover:
         except OSError as error:
             raise HpcfedError(
                 f"the base weights need {sum(p.nbytes for p in self.weights.params.values()):,} bytes in "
-                f"{tempfile.gettempdir()}: {error.strerror}; set TMPDIR to a folder with room"
+                f"{temporary()}: {error.strerror}; set TMPDIR to a folder with room"
             ) from None
 
     def _to_base(self) -> None:
@@ -103,6 +104,7 @@ class Mover:
             self._base = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the mover
             for p in self.weights.params.values():
                 self._base.write(memory(p.cpu()))
+            self._base.flush()  # a full disk is an error of this round, not of the next
             return
         self._base.seek(0)
         for p in self.weights.params.values():

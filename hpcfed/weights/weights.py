@@ -1,7 +1,9 @@
 """The weights of one copy of the model: which parameters are trained, their elements' addresses, the fingerprint.
 
-A tied parameter is one parameter, under the first name the model gives it. The fingerprint covers parameters and
-persistent buffers (batch-norm statistics), so two models with one fingerprint compute the same thing.
+A tied parameter is one parameter. The fingerprint covers parameters and persistent buffers (batch-norm statistics), so
+two models with one fingerprint compute the same thing. Addresses and fingerprints go by the names of a checkpoint's
+tensors, which outlive those in memory (model/names.py); what was made before that goes by the names in memory, and the
+hash of the layout says which.
 """
 
 from __future__ import annotations
@@ -25,8 +27,12 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 class Weights:
     """Trained parameters by name, their pieces, and the cached fingerprint of everything else.
 
-    train_only: fnmatch patterns of parameter names; empty trains all. Raises ConfigError if a pattern matches nothing.
-    slices: what this shard of `row` holds of the parameters that are spread over it; the others are whole on each.
+    train_only: fnmatch patterns of parameter names; empty trains all. A pattern that matches no name of the checkpoint
+    means names in memory. Raises ConfigError if it matches none of these either.
+    slices: what this shard of `row` holds of the parameters that are spread over it, by name in memory; the others are
+    whole on each.  names: name in memory -> name in a checkpoint, where they differ.
+
+    params, pieces: by name in a checkpoint.  patterns: train_only without names in memory.
     """
 
     def __init__(
@@ -35,18 +41,12 @@ class Weights:
         train_only: Sequence[str] = (),
         slices: Mapping[str, Slice] | None = None,
         row: Row | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         self.row, self.slices = row or Row(), slices or {}
-        named = dict(model.named_parameters())  # each tied parameter once, under its first name
-        for pattern in train_only:
-            if not any(fnmatchcase(name, pattern) for name in named):
-                some = ", ".join([*list(named)[:3], "...", *list(named)[-3:]])
-                raise ConfigError(
-                    f"algorithm.train_only: {pattern!r} matches no parameter of the model (it has {some})"
-                )
-        self.params = {
-            name: p for name, p in named.items() if not train_only or any(fnmatchcase(name, q) for q in train_only)
-        }
+        self._named = dict(model.named_parameters())  # each tied parameter once, under its first name
+        self._buffers, self._train_only = _persistent_buffers(model), train_only
+        self._go_by(names or {})
         for name, p in self.params.items():
             if p.dtype not in FLOATS:
                 raise ConfigError(
@@ -54,11 +54,46 @@ class Weights:
                 )
             if not p.is_contiguous():
                 p.data = p.data.contiguous()
+
+    def follow(self, layout: str) -> None:
+        """Go by names in memory from now on, if `layout` is the hash of theirs: of what was made so before."""
+        picked = [name for name in self._named if _matches(name, self._train_only)]
+        if layout != self.layout_hash and layout == layout_hash({name: self._shape(name) for name in picked}):
+            self._go_by({})
+            self.__dict__.pop("_rest", None)
+
+    def _go_by(self, names: Mapping[str, str]) -> None:
+        self._names = names
+        picked = {pattern: self._picked(pattern) for pattern in self._train_only}
+        trained = {name for some in picked.values() for name in some} if picked else self._named.keys()
+        self.patterns = tuple(p for pattern, some in picked.items() for p in self._portable(pattern, some))
+        self.params = {self._name(name): p for name, p in self._named.items() if name in trained}
+        rest = {name: p for name, p in self._named.items() if name not in trained} | self._buffers
+        self._fixed = {self._name(name): t for name, t in rest.items()}
+        self._parts = {self._name(name): part for name, part in self.slices.items()}
         self.pieces = {name: self._piece(name, p) for name, p in self.params.items()}
-        full = {name: self.slices[name].shape if name in self.slices else p.shape for name, p in self.params.items()}
-        self.layout_hash = layout_hash(full)
-        rest = {name: p for name, p in named.items() if name not in self.params} | _persistent_buffers(model)
-        self._fixed = rest
+        self.layout_hash = layout_hash({self._name(name): self._shape(name) for name in trained})
+
+    def _name(self, in_memory: str) -> str:
+        return self._names.get(in_memory, in_memory)
+
+    def _shape(self, in_memory: str) -> tuple[int, ...]:
+        """Of the whole parameter."""
+        return self.slices[in_memory].shape if in_memory in self.slices else tuple(self._named[in_memory].shape)
+
+    def _picked(self, pattern: str) -> list[str]:
+        """Names in memory of the parameters that a pattern of train_only means."""
+        names = {name: self._name(name) for name in self._named}
+        some = [name for name in names if fnmatchcase(names[name], pattern)]
+        if some := some or [name for name in names if fnmatchcase(name, pattern)]:
+            return some
+        shown = ", ".join([*list(names.values())[:3], "...", *list(names.values())[-3:]])
+        raise ConfigError(f"algorithm.train_only: {pattern!r} matches no parameter of the model (it has {shown})")
+
+    def _portable(self, pattern: str, picked: Sequence[str]) -> list[str]:
+        """The pattern itself; in place of one that means names in memory, the names of what it picks."""
+        names = sorted(map(self._name, picked))
+        return [pattern] if fnmatchcase(names[0], pattern) else names
 
     @cached_property
     def _rest(self) -> tuple[int, int]:
@@ -84,7 +119,7 @@ class Weights:
         return f"{total:032x}"
 
     def _piece(self, name: str, tensor: Tensor) -> Piece:
-        return self.slices[name].piece(name) if name in self.slices else Piece.whole(name, tensor.numel())
+        return self._parts[name].piece(name) if name in self._parts else Piece.whole(name, tensor.numel())
 
     def _fingerprints(self, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
         """Of this shard's slices, and of what every shard holds."""
@@ -92,7 +127,7 @@ class Weights:
         for name, t in tensors.items():
             piece = self.pieces[name] if name in self.pieces else self._piece(name, t)
             lanes = fingerprint(t.detach().contiguous(), piece)
-            if name in self.slices:
+            if name in self._parts:
                 parts = add_fingerprints(parts, lanes)
             else:
                 whole = add_fingerprints(whole, lanes)
@@ -120,6 +155,10 @@ class Copy:
         """The weights are again what `take` found, bit for bit."""
         for name, p in self._weights.params.items():
             p.data.copy_(self._kept[name])
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _persistent_buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -83,7 +83,8 @@ def test_a_run_of_another_job_is_refused_in_every_attempt(tmp_path: Path) -> Non
     RunFolder.create(tmp_path / "run", to_toml(recipe), {}).close()
     (tmp_path / "run" / "journal").write_bytes(b"of yesterday")
     finished = launch("torchrun", 2, ["--max-restarts", "1", *argv(VOTES, tmp_path / "run")])
-    assert finished.code != 0 and finished.output.count("holds an unfinished run (status interrupted)") == 2
+    said = [line for line in finished.output.splitlines() if "holds an unfinished run (status interrupted)" in line]
+    assert finished.code != 0 and sum(line.startswith("hpcfed: row 0: ") for line in said) == 2
     assert (tmp_path / "run" / "journal").read_bytes() == b"of yesterday"
 
 
@@ -96,7 +97,7 @@ def attempts(transport: Transport, folder: str) -> list[Any]:
         if transport.row.index == 0 and step == "ended":
             (out / "summary.json").write_text('{"status": "finished"}')
         transport.barrier()
-        found.append(earlier_attempts(transport, discover(), out))
+        found.append(earlier_attempts(transport, discover(), out, rounds=10**9))
     return [[e.begun, e.summary] for e in found]
 
 
@@ -104,3 +105,12 @@ def attempts(transport: Transport, folder: str) -> list[Any]:
 def test_what_an_attempt_learns(tmp_path: Path, n: int) -> None:
     for found in run_ranks(n, attempts, str(tmp_path), launcher="torchrun"):
         assert found == [[False, None], [True, None], [True, {"status": "finished"}]]
+
+
+def test_torchruns_last_words_are_the_reason(tmp_path: Path) -> None:
+    finished = launch("torchrun", 2, ["-m", "hpcfed", "train", "digits", "--set", "rounds=0", "--out", str(tmp_path)])
+    last = [line for line in finished.output.splitlines() if line.strip()][-8:]
+    assert finished.code == 1 and "<N/A>" not in finished.output
+    assert any(
+        line.strip() == "traceback : hpcfed: rounds=0: input should be greater than or equal to 1" for line in last
+    )

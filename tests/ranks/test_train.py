@@ -53,6 +53,7 @@ def test_torchrun_of_two(tmp_path: Path, alone: dict[str, Result]) -> None:
     for found in results:
         assert found["tampered"].startswith("after round 3 the weights' fingerprint differs between rows (row 0: ")
         assert "; row 1: " in found["tampered"]
+        assert found["half"][0][1:3] == ["interrupted", 0]
 
 
 def test_torchrun_of_three_interrupted(tmp_path: Path, alone: dict[str, Result]) -> None:

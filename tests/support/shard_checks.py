@@ -8,15 +8,16 @@ import os
 import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 
-from hpcfed.config import Recipe, load_recipe
+from hpcfed.config import ModelConfig, Recipe, load_recipe
 from hpcfed.errors import ConfigError, HpcfedError
-from hpcfed.model import save_shards
+from hpcfed.model import save_model, save_shards
 from hpcfed.noise.layout import Slice
 from hpcfed.orbit import load_any
 from hpcfed.train.build import build_run, build_together
@@ -75,7 +76,10 @@ def replayed(row: Row, folder: str) -> dict[str, str]:
             replay_into(orbit.header, orbit.decisions, weights)
             found[f"{family}-{dtype}"] = weights.fingerprint()
             out = Path(folder, f"saved-{family}-{dtype}-{row.shards}")
-            save_shards(model, weights.slices, row, f"{folder}/{family}", out)
+            base = ModelConfig(name=f"{folder}/{family}")
+            save_shards(
+                model, weights.slices, row, partial(save_model, base=base, labels=(), pad_token=None, page="", out=out)
+            )
     return found
 
 

@@ -186,6 +186,14 @@ def save_tiny_folder(
     return folder
 
 
+def named(folder: Path, id2label: dict[int, str], **changes: Any) -> Path:
+    """The model folder, whose config.json calls its classes so."""
+    raw = json.loads((folder / "config.json").read_text())
+    raw |= {"id2label": id2label, "label2id": {name: i for i, name in id2label.items()}, **changes}
+    (folder / "config.json").write_text(json.dumps(raw))
+    return folder
+
+
 def sentences(count: int, seed: int) -> list[dict[str, Any]]:
     """Rows {"sentence", "label", "idx"}: label 1 if the sentence's judging word is in GOOD, 0 if in BAD."""
     rng = np.random.Generator(np.random.Philox(seed))

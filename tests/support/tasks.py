@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcfed.config import ModelConfig, TaskConfig
-from hpcfed.model import load_model, load_processor, model_kind
+from hpcfed.model import head_labels, load_model, load_processor, model_kind
 from hpcfed.tasks import Batch, Examples, Task, kind_of, load_task
 from tests.support.small import sentences
 
@@ -25,7 +25,7 @@ def same_examples(a: Examples, b: Examples) -> bool:
 def open_task(folder: Path, owners: str | None = None, pad_token: str | None = None, **settings: Any) -> Task:
     config, model = TaskConfig(**settings), ModelConfig(name=str(folder), pad_token=pad_token)
     kind = kind_of(config, model_kind(model))
-    return load_task(config, kind, load_processor(model, kind), owners)
+    return load_task(config, kind, load_processor(model, kind), owners, head=head_labels(model, kind))
 
 
 def open_model(folder: Path, task: Task, **settings: Any) -> nn.Module:

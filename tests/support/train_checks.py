@@ -17,6 +17,7 @@ from hpcfed.config import load_recipe
 from hpcfed.errors import DivergedError
 from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.record import FolderRecord, Record
+from hpcfed.train import loop
 from hpcfed.train.build import build_together
 from hpcfed.train.loop import run_all_rounds
 from hpcfed.train.meet import Meeting
@@ -108,12 +109,30 @@ def killed_at_the_end(transport: Transport, folder: str) -> list[Any]:
     return one_run(transport, f"{folder}/plain", "plain", [], resume=True)
 
 
+def stopped_while_evaluating(transport: Transport, folder: str, who: int) -> list[list[Any]]:
+    """The run "half", of which row `who` alone is asked to end when its first evaluation begins, and then resumed."""
+    real = loop.evaluate
+
+    def evaluate(*args: Any) -> Any:
+        if transport.row.index == who:
+            signal.raise_signal(signal.SIGTERM)
+        return real(*args)
+
+    loop.evaluate = evaluate
+    try:
+        first = one_run(transport, f"{folder}/half", "half", ["eval_batch=8"])
+    finally:
+        loop.evaluate = real
+    return [first, one_run(transport, f"{folder}/half", "half", ["eval_batch=8"], resume=True)]
+
+
 def under_torchrun(transport: Transport, folder: str) -> dict[str, Any]:
     """All that is checked on one launch of two rows."""
     found: dict[str, Any] = several(transport, folder, {"plain": ["algorithm.ballot=bits"]})
     return found | {
         "plain": [found["plain"], killed_at_the_end(transport, folder)],
         "tampered": tampered(transport, f"{folder}/tampered", 1),
+        "half": stopped_while_evaluating(transport, folder, 1),
     }
 
 

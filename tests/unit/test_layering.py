@@ -159,7 +159,9 @@ ELSEWHERE = {
     "noise.cpu_draw": "unit/noise/test_cpu.py",
     "noise.cpu_formats": "unit/noise/test_cpu.py",
     "noise.cpu_hash": "unit/noise/test_cpu.py",
-    "noise.jit": "unit/noise/test_cpu.py",
+    "tasks.formats": "unit/tasks/test_files.py",
+    "tasks.hub": "unit/tasks/test_load.py",
+    "tasks.own": "unit/config/test_outside.py",
     "transport.mpi": "mpi/test_transport_mpi.py",  # it needs a launcher
 }
 

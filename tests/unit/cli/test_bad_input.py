@@ -112,7 +112,7 @@ def test_recipes_that_are_none(tmp_path: Path):
     said = refuses(tmp_path, tmp_path / "torn.toml")
     assert "torn.toml: not a readable TOML file" in said and "line 2" in said
     (tmp_path / "latin.toml").write_bytes(b'model = "\xe9"\n')
-    assert "not a readable TOML file" in refuses(tmp_path, tmp_path / "latin.toml")
+    assert "not UTF-8 text" in refuses(tmp_path, tmp_path / "latin.toml")
     (tmp_path / "short.toml").write_text("rounds = 3\n")
     said = refuses(tmp_path, tmp_path / "short.toml")
     assert all(f"{name} is missing" in said for name in ("model", "task", "algorithm"))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcfed.config import load_recipe, shipped, to_toml, validate
+from hpcfed.config.files import inline
 from hpcfed.errors import ConfigError
 from tests.support.recipes import SMALLEST, refused_override
 
@@ -39,7 +40,7 @@ def test_defaults_are_written_out():
 @given(
     text=st.text(TEXT, min_size=1, max_size=20),
     lr=st.floats(1e-300, 1e300),
-    words=st.lists(st.text(TEXT, max_size=8), max_size=3),
+    words=st.lists(st.text(TEXT, min_size=1, max_size=8).filter(str.strip), min_size=1, max_size=3),
     per_round=st.one_of(st.integers(1, 5), st.floats(0.01, 1)),
 )
 def test_every_value_survives_toml(text, lr, words, per_round):
@@ -118,7 +119,7 @@ def test_unknown_recipe():
         load_recipe("digit")
 
 
-@pytest.mark.parametrize("raw", [b"rounds = ", b"\xff\xfe", b"[model\n", b"a = 1\na = 2\n"])
+@pytest.mark.parametrize("raw", [b"rounds = ", b"[model\n", b"a = 1\na = 2\n"])
 def test_unreadable_recipe(tmp_path, raw):
     file = tmp_path / "bad.toml"
     file.write_bytes(raw)
@@ -126,5 +127,56 @@ def test_unreadable_recipe(tmp_path, raw):
         load_recipe(str(file))
 
 
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"a = '\xff'", "not UTF-8 text"),
+        (b"a = 'caf\xe9'", "Windows-1252"),
+        ("rounds = 3".encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_a_recipe_in_another_encoding_is_named_so(tmp_path, raw, said):
+    (tmp_path / "bad.toml").write_bytes(raw)
+    with pytest.raises(ConfigError, match=rf"bad\.toml.*{said}"):
+        load_recipe(str(tmp_path / "bad.toml"))
+
+
 def test_a_choice_of_types_is_one_message():
     assert refused_override("clients.per_round=half").count("clients.per_round") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"complaint": "terrible", "praise": "great"},
+        {"very good": "a", "": "b", "1": "c", "sci/tech": 'd"'},
+        {"Ärger": "x", "a.b": "y", "a\\b\n": "z"},
+        ["terrible", "great"],
+    ],
+)
+def test_words_by_class_survive_toml(tmp_path, words):
+    file = tmp_path / "r.toml"
+    file.write_text(to_toml(load_recipe("sst2-opt-125m", [f"task.verbalizers={inline(words)}"])), encoding="utf-8")
+    again = load_recipe(str(file))
+    assert again.task.verbalizers == words and to_toml(again) == file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        ("rounds = 2\n".encode("utf-16"), "UTF-16, not UTF-8; convert it: iconv"),
+        ("rounds = 2\n".encode("utf-16be"), "not a readable TOML file"),
+        (b"# caf\xe9\n", r"not UTF-8 text \(byte 6\): 0xe9 there"),
+    ],
+)
+def test_a_recipe_of_another_encoding_is_named(tmp_path, raw, says):
+    (tmp_path / "bad.toml").write_bytes(raw)
+    with pytest.raises(ConfigError, match=says):
+        load_recipe(str(tmp_path / "bad.toml"))
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path, ends):
+    text = shipped()["digits"].read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_bytes(text.replace("\n", ends).encode("utf-8-sig"))
+    assert load_recipe(str(tmp_path / "mine.toml")) == load_recipe("digits")

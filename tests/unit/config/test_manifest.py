@@ -5,6 +5,7 @@ Their files are read in tasks/test_sources.py; the same run as from one file is 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,45 @@ def test_bad_bytes(tmp_path: Path, raw: bytes, part: str):
     assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        '{"id": "a", "data": "c2", "data": "c1"}',
+        '{"id": "a", "id": "a", "data": "c2"}',
+        '{"data": "c2", "weight": 1, "id": "a", "weight": 2}',
+        '{"id": "a", "data": "x", "data": null}',
+        '{"id": "a", "data": "x", "\\u0069d": "b"}',
+        '{"id": "a", "data": {"x": 1, "x": 2}}',
+    ],
+)
+def test_a_key_is_there_once(tmp_path: Path, raw: str):
+    (tmp_path / "m").write_text('{"id": "first", "data": "f"}\n' + raw)
+    with pytest.raises(ConfigError, match=r"line 2: the key '\w+' twice in one object"):
+        read_manifest(str(tmp_path / "m"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("c2/train.jsonl", "./c2/../c2/train.jsonl"),
+        ("c2/train.jsonl", "c2//train.jsonl"),
+        ("c2", "c2/"),
+        ("c2/*.jsonl", "./c2/*.jsonl"),
+        ("link.jsonl", "c2/train.jsonl"),
+        ("c2/train.jsonl", "folder/train.jsonl"),
+        ("gone.jsonl", "./gone.jsonl"),
+    ],
+)
+def test_two_clients_have_not_the_same_data(tmp_path: Path, one: str, other: str):
+    (tmp_path / "c2").mkdir()
+    (tmp_path / "c2/train.jsonl").touch()
+    (tmp_path / "link.jsonl").symlink_to("c2/train.jsonl")
+    (tmp_path / "folder").symlink_to("c2")
+    entries = [{"id": "a", "data": one}, {"id": "b", "data": "other.jsonl"}, {"id": "c", "data": other}]
+    with pytest.raises(ConfigError, match=r"line 3 \('c'\): its data, .* are those of .*line 1 \('a'\)"):
+        read_manifest(str(lines(tmp_path / "m", entries)))
+
+
 def test_ten_thousand_lines(tmp_path: Path):
     n = 10_000
     file = lines(tmp_path / "m", [{"id": f"c{k}", "data": f"{k}.jsonl", "weight": k + 1} for k in range(n)])
@@ -119,6 +159,7 @@ def test_the_recipe_takes_its_clients_from_there(place: Path, tmp_path: Path):
         ({"task__name": "digits", "model__name": "digits-vit"}, ['task.name="digits"']),
         ({"algorithm__name": "mezo"}, ["mezo is centralised", "task.data"]),
         ({"clients__manifest": "nowhere.jsonl"}, ["clients.manifest='nowhere.jsonl': cannot read it", "No such file"]),
+        ({"clients__manifest": ""}, ["clients.manifest", "is empty"]),
         ({"clients__manifest": 7}, ["clients.manifest=7", "valid string"]),
     ],
 )
@@ -131,3 +172,12 @@ def test_the_partition_of_that_name_needs_one(place: Path, tmp_path: Path):
     values = given(place, None, clients__partition="manifest")
     message = refused("train", "sst2-opt-125m", *values, "--out", tmp_path / "run")
     assert 'clients.partition="manifest": clients.manifest must name the file' in message
+
+
+def test_marks_and_odd_names(tmp_path):
+    names = ["run[1].jsonl", "~x.jsonl", "a::b.jsonl", "v$HOME.jsonl", "a b#.jsonl", "*.jsonl"]
+    (tmp_path / "~x.jsonl").touch()
+    rows = "".join(json.dumps({"id": name, "data": name}) + "\r\n" for name in names)
+    (tmp_path / "m").write_bytes(rows.encode("utf-8-sig"))
+    clients = read_manifest(str(tmp_path / "m")).clients
+    assert [client.data for client in clients] == [str(tmp_path / name) for name in names]

@@ -37,6 +37,32 @@ def test_a_recipe_cannot_be_changed():
     assert recipe == Recipe.model_validate(SMALLEST)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["task.data", "model.name", "task.name", "task.train_split", "task.label", "clients.manifest", "clients.id_column"],
+)
+def test_nothing_is_no_value(name: str):
+    assert f"{name}=''" in (message := refused_override(f"{name}=")) and "is empty" in message
+    assert "is empty" in refused_override(f'{name}=""')
+
+
+@pytest.mark.parametrize("name", ["task.text", "task.eval_splits"])
+@pytest.mark.parametrize("value", ['[""]', '["a", ""]', '[" "]'])
+def test_nothing_names_nothing(name: str, value: str):
+    message = refused_override(f"{name}={value}")
+    assert name in message and "an empty name" in message
+
+
+def test_an_empty_default_is_one():
+    class Table(Section):
+        cloth: str = ""
+        food: str | None = None
+
+    assert Table(cloth="").cloth == ""
+    with pytest.raises(ValidationError, match="is empty"):
+        Table(food="")
+
+
 @pytest.mark.parametrize("override", ["algorithm.lr=true", "seed=false", "clients.per_round=true", "model.name=true"])
 def test_true_and_false_are_no_numbers(override):
     assert "true and false" in refused_override(override)

@@ -77,3 +77,16 @@ def test_a_recipe_has_the_section_of_its_method(name: str):
     assert type(recipe) is recipe_class(METHODS[name].settings) and isinstance(recipe, Recipe)
     assert type(recipe).model_fields.keys() == Recipe.model_fields.keys()
     assert recipe_class(AlgorithmConfig) is Recipe
+
+
+@pytest.mark.parametrize("words", ["5", "[1]", "{a = 1}", "x", "true", '["a", {b = "c"}]'])
+def test_words_are_a_list_or_a_table_of_texts(words):
+    said = refused_override(f"task.verbalizers={words}")
+    assert said.startswith("task.verbalizers=") and said.endswith('{CLASS = "WORD", ...} or ["WORD", ...]')
+
+
+@pytest.mark.parametrize(
+    "setting", ["prompt=''", "prompt=' '", "verbalizers=[]", "verbalizers={}", 'verbalizers=["a", " "]']
+)
+def test_an_empty_setting_is_not_the_default(setting):
+    assert "empty" in refused_override(f"task.{setting}")

@@ -24,6 +24,7 @@ from tests.support.harness import environment
 from tests.support.plan_checks import CASES, MALLOC
 from tests.support.plans import planned
 from tests.support.small import save_tiny_folder, tiny_sst2
+from tests.support.zoo import zoo_model
 
 SPEED = Speed(1e12, 1e9, "")
 
@@ -131,3 +132,11 @@ def test_the_estimate_says_what_it_assumes(config_only: Path) -> None:
     assert speed_of(recipe, True, 5.0, 7.0) == Speed(5e12, 7e9, "5 TFLOP/s (as you say), 7 G/s drawn (as you say)")
     plan = planned(config_only)
     assert plan.seconds(1, 1, SPEED) > plan.seconds(5, 1, SPEED) > plan.seconds(5, 2, SPEED)
+
+
+@pytest.mark.parametrize(("family", "whole"), [("bart", True), ("esm", True), ("mobilebert", True), ("roberta", False)])
+def test_a_head_that_must_be_computed_whole_is_planned_whole(tmp_path: Path, family: str, whole: bool) -> None:
+    zoo_model("masked-lm", family, {}).save_pretrained(tmp_path)
+    recipe = load_recipe("sst2-opt-125m", [f"model.name={tmp_path}", "eval_batch=512"])
+    logits = 4 * 512 * 60 * 512  # bytes: examples, positions, vocabulary
+    assert (make_plan(recipe, tokens=60).memory.evaluation > 0.9 * logits) == whole

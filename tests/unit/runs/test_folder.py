@@ -17,6 +17,7 @@ from hpcfed.errors import RunFolderError
 from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.read import read_summary
 from tests.support.folders import ENV, RECIPE, contents, finished, interrupted
+from tests.support.namespaces import python_inside
 from tests.support.runs import made_up_summary
 
 
@@ -67,6 +68,8 @@ def test_unfinished_run_wants_a_decision_and_resumes(tmp_path):
     assert contents(path) == before
     with RunFolder.create(path, RECIPE, {"python": "3.12"}, resume=True) as folder:
         assert folder.resumed and folder.journal.read_bytes() == b"three rounds"
+        assert contents(path).items() >= before.items()  # something may yet speak against going on
+        folder.go_on()
         assert [record["t"] for record in folder.records()] == [0, 1, 2, 3, 4]
         folder.rewind(3)
         folder.log({"t": 4, "loss": 0.25})
@@ -74,8 +77,8 @@ def test_unfinished_run_wants_a_decision_and_resumes(tmp_path):
         folder.write_summary(made_up_summary(status="interrupted"))
     env = json.loads((path / "env.json").read_text())
     assert env["python"] == "3.12" and [old["python"] for old in env["earlier"]] == ["3.11"]
-    with RunFolder.create(path, RECIPE, ENV, resume=True):
-        pass
+    with RunFolder.create(path, RECIPE, ENV, resume=True) as folder:
+        folder.go_on()
     assert [old["python"] for old in json.loads((path / "env.json").read_text())["earlier"]] == ["3.11", "3.12"]
 
 
@@ -88,7 +91,8 @@ def test_resume_with_another_recipe(tmp_path):
     assert "algorithm.lr: 0.001 -> 0.0001; algorithm.mu: 'unset' -> 0.1" in str(error.value)
     assert "eval_every" not in str(error.value)
     assert (path / "recipe.toml").read_text() == RECIPE
-    with RunFolder.create(path, other, ENV, resume=True, allow=["algorithm.*", "eval_every"]):
+    with RunFolder.create(path, other, ENV, resume=True, allow=["algorithm.*", "eval_every"]) as folder:
+        folder.go_on()
         assert (path / "recipe.toml").read_text() == other
 
 
@@ -224,3 +228,64 @@ def test_summary_needs_every_key(tmp_path):
             folder.write_summary(made_up_summary(status="done"))
         folder.write_summary(made_up_summary(loss_after=float("nan")))
         assert read_summary(tmp_path)["loss_after"] is None
+
+
+#: Shell commands before; the run folder; where the old run goes.
+PLACES = [
+    ("mkdir out", "out", "out.old-1"),
+    ("mkdir out; mount -t tmpfs none out", "out", "out/old-1"),
+    ("mkdir real out; mount --bind real out", "out", "out/old-1"),  # the same disk, and no way to rename
+    ("mkdir real; mount -t tmpfs none real; ln -s real out", "out", "real/old-1"),
+    ("mkdir real; ln -s real out", "out", "real.old-1"),
+    ("mkdir r; mount -t tmpfs none r; mkdir r/a; mount -t tmpfs none r/a; mount -o remount,ro r", "r/a", "r/a/old-1"),
+    (f"mkdir {'n' * 252}", "n" * 252, "n" * 252 + "/old-1"),
+    ("mkdir -p out/old-1; mount -t tmpfs none out; mkdir out/old-1", "out", "out/old-2"),
+]  # fmt: skip
+AGAIN = """
+import sys
+from pathlib import Path
+from hpcfed.runs.folder import RunFolder
+from tests.support.folders import ENV, RECIPE, contents, finished
+out, old = Path(sys.argv[1]), Path(sys.argv[2])
+finished(out)
+before = contents(out)
+with RunFolder.create(out, RECIPE, ENV, force=True) as folder:
+    assert str(old.resolve()) in folder.notes[0], folder.notes
+    assert contents(old) == before, sorted(contents(old))
+    assert set(contents(out)) == {"env.json", "recipe.toml", "lock"}, contents(out)
+print("moved")
+"""
+
+
+@pytest.mark.parametrize(("prepare", "out", "old"), PLACES, ids=[place[0][:60] for place in PLACES])
+def test_an_old_run_is_moved_aside_wherever_it_lies(tmp_path: Path, prepare: str, out: str, old: str) -> None:
+    code = AGAIN.replace("sys.argv[1]", repr(out)).replace("sys.argv[2]", repr(old))
+    assert python_inside(prepare, code, tmp_path).endswith("moved\n"), python_inside(prepare, code, tmp_path)
+
+
+def test_an_old_run_that_cannot_be_moved_stays_whole(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+import subprocess
+from hpcfed.errors import RunFolderError
+from hpcfed.runs.folder import RunFolder
+from tests.support.folders import ENV, RECIPE, contents, finished
+out = Path("out")
+finished(out)
+subprocess.run(["mount", "--bind", out / "metrics.jsonl", out / "metrics.jsonl"], check=True)  # of a container, say
+before = contents(out)
+try:
+    RunFolder.create(out, RECIPE, ENV, force=True)
+except RunFolderError as error:
+    print(error)
+assert contents(out) == before and [path.name for path in out.iterdir() if path.is_dir()] == [], list(out.iterdir())
+assert not Path("out.old-1").exists()
+"""
+    said = python_inside("mkdir out", code, tmp_path)
+    assert said.startswith("out: cannot write the run here: Device or resource busy; ") and said.count("\n") == 1, said
+
+
+def test_a_link_to_nothing_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("nowhere")
+    with pytest.raises(RunFolderError, match="links to nowhere, which is not there"):
+        RunFolder.create(tmp_path / "out", RECIPE, ENV)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from hpcfed.config.files import load_recipe, to_toml
 from hpcfed.errors import RunFolderError
-from hpcfed.runs.read import comparison, read_metrics, recipe_differences
+from hpcfed.runs.read import comparison, paths_of, read_metrics, recipe_differences
 from tests.support.folders import finished, interrupted
 
 
@@ -31,6 +32,7 @@ def test_comparison(tmp_path):
     assert rows[0] | {"run": "a"} == {
         "run": "a", "algorithm": "feedsign", "model": "opt", "metric": "accuracy", "before": 0.5, "after": 0.75,
         "bits": 1, "down": None, "uplink_bits": 100, "wire_bytes": 400, "seconds": 12.5, "memory": 10**9,
+        "scored_at": 100, "rounds": 100, "status": "finished",
     }  # fmt: skip
 
 
@@ -75,3 +77,37 @@ def test_one_client_is_not_all_clients():
     old, new = ("[clients]\nper_round = " + value + "\n" for value in ("1", "1.0"))  # 1 == 1.0 in Python
     assert recipe_differences(old, new) == ["clients.per_round: 1 -> 1.0"]
     assert recipe_differences(old, old) == []
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "name", "read"),
+    [
+        (True, False, "data", "then"),
+        (True, True, "data", "then"),  # another folder of that name
+        (False, True, "data", "note"),
+        (False, False, "data", ""),
+        (True, True, "/data", ""),
+        (True, True, "~/data", ""),
+        (True, False, "da*", "then"),
+        (True, False, "facebook/opt-125m", ""),  # of the hub
+    ],
+)
+def test_a_run_is_read_with_the_files_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: bool, now: bool, name: str, read: str
+) -> None:
+    for folder, there in ((tmp_path / "then", then), (tmp_path / "now", now)):
+        folder.mkdir()
+        if there:
+            (folder / "data").mkdir()
+    run = tmp_path / "moved" / "run"
+    run.mkdir(parents=True)
+    (run / "recipe.toml").write_text(f'[task]\ndata = "{name}"\n')
+    (run / "env.json").write_text(json.dumps({"folder": str(tmp_path / "then")}))
+    monkeypatch.chdir(tmp_path / "now")
+    overrides, notes = paths_of(run)
+    assert overrides == ([f'task.data="{tmp_path / "then" / name}"'] if read == "then" else [])
+    assert len(notes) == (read == "note") and all("is no longer in" in note for note in notes)
+    monkeypatch.chdir(tmp_path / "then")
+    assert paths_of(run) == ([], [])
+    (run / "env.json").write_text("{}")
+    assert paths_of(run) == ([], [])

@@ -28,7 +28,7 @@ SCORE = {"metric": "accuracy", "value": 0.5, "loss": 0.25, "examples": 4}
 def entered(path: Path, resume: bool = False, **more: Any) -> FolderRecord:
     """A record whose trail is open: the journal of a FeedSign run."""
     record = FolderRecord(RunFolder.create(path, RECIPE, ENV, resume=resume), quiet=True, **more)
-    record.past = record.open(lambda folder: JournalTrail(folder, HEADER), "digest", lambda: None, ["test"])
+    record.past = record.open(lambda folder: JournalTrail(folder, HEADER), "digest", {}, lambda: None, ["test"])
     return record
 
 
@@ -43,7 +43,7 @@ def test_a_record_of_another_rank_does_nothing(tmp_path: Path, monkeypatch: pyte
         pytest.fail("called")
 
     with Record() as record:
-        assert record.open(never, "digest", never, ["test"]) is None and record.decisions() is None
+        assert record.open(never, "digest", {}, never, ["test"]) is None and record.decisions() is None
         record.begin(10, 0, tensorboard=True)
         record.append(0, b"\1")
         record.note("hello")
@@ -149,12 +149,16 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path: Path):
     before = contents(tmp_path)
     record = FolderRecord(RunFolder.create(tmp_path, RECIPE, ENV, resume=True), quiet=True)
     with pytest.raises(OrbitError, match=r"changed since the run began \(digest -> other\)"):
-        record.open(lambda folder: JournalTrail(folder, HEADER), "other", lambda: None, ["test"])
+        record.open(lambda folder: JournalTrail(folder, HEADER), "other", {}, lambda: None, ["test"])
     record.close()
     assert {name: raw for name, raw in contents(tmp_path).items() if name != "env.json"} == {
         name: raw for name, raw in before.items() if name not in ("env.json", "lock")
     }
-    assert json.loads(before["partition.json"]) == {"digest": "digest"}  # and no more where nobody may know
+    assert json.loads(before["partition.json"]) == {
+        "digest": "digest",
+        "read": {},
+        "digests": {},
+    }  # and no more where nobody may know
 
 
 def test_tensorboard_sees_what_is_written(tmp_path: Path):

@@ -123,3 +123,55 @@ def test_a_named_task_is_that_of_the_table():
 def test_examples_are_cut_where_the_task_and_the_model_say():
     assert usual_length(TASKS["sst2"], "causal-lm") == usual_length(TASKS["cb"], "masked-lm") == 256
     assert usual_length(TASKS["sst2"], "masked-lm") == usual_length(TASKS["sst2"], HEAD) == 128
+
+
+def test_what_was_read_kept_and_left_out_is_counted(tmp_path, opt):
+    rows = [*SENTENCES, {"sentence": "nobody knows", "label": -1}]
+    write_jsonl(tmp_path / "train_0.jsonl", rows)
+    write_jsonl(tmp_path / "train_1.jsonl", rows)
+    write_jsonl(tmp_path / "validation.jsonl", rows * 2)
+    task = open_task(opt, name="sst2", data=str(tmp_path), eval_limit=5)
+    train, validation = task.readings["train"], task.readings["validation"]
+    assert [count for _, count in train.files] == [7, 7] and train.kept == len(task.train) == 12
+    assert train.left_out == {"no label": 2}
+    assert (validation.rows, validation.kept) == (14, 5)
+    assert validation.left_out == {"no label": 2, "task.eval_limit": 7}
+    assert task.notes == []
+    again = open_task(opt, name="sst2", data=str(tmp_path))
+    assert "validation holds the same examples as train" in again.notes[0]
+
+
+def test_a_row_of_the_second_file_is_named(tmp_path, opt):
+    write_jsonl(tmp_path / "train_0.jsonl", SENTENCES)
+    write_jsonl(tmp_path / "train_1.jsonl", [*SENTENCES[:2], {"sentence": "a", "label": 7}])
+    with pytest.raises(DataError, match=r"train_1\.jsonl, row 3: label 7 is out of range"):
+        open_task(opt, name="sst2", data=str(tmp_path), eval_splits=["train"])
+
+
+def test_what_is_trained_on_and_evaluated_and_what_is_not_used_is_said(tmp_path):
+    folder = save_tiny_folder(tmp_path, "roberta", head="sequence-classification")
+    write_jsonl(tmp_path / "train.jsonl", SENTENCES)
+    task = open_task(folder, name="sst2", data=str(tmp_path), eval_splits=["train"], prompt="{sentence} {verbalizer}")
+    assert "train is trained on and evaluated: scores on it are scores on training data" in task.notes
+    assert any(note.startswith("task.prompt is not used") for note in task.notes)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [
+        (["negative", "positive"], ["neg", "pos"]),
+        (["0", "1"], ["no", "yes"]),
+        ([0, 1], [2, 3]),
+        (["a", "b"], ["c"]),
+        (["cat", "dog"], ["cats", "dogs"]),
+        ([0, 1], [True, False]),
+    ],
+)
+def test_splits_that_share_no_label_are_refused(tmp_path, opt, train, validation):
+    for split, labels in (("train", train), ("validation", validation)):
+        write_jsonl(
+            tmp_path / f"{split}.jsonl", [{"text": f"film {i}", "label": one} for i, one in enumerate(labels * 2)]
+        )
+    more = {"eval_splits": ["validation"], "text": ["text"], "form": "head"}
+    with pytest.raises(DataError, match=r"the labels of train are .*, those of validation .*: none is in both"):
+        open_task(opt, name="custom", data=str(tmp_path), **more)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from hpcfed.config import ModelConfig
 from hpcfed.errors import ConfigError, DataError
-from hpcfed.tasks.images import encode_images, fitted, image_form
+from hpcfed.model import load_processor
+from hpcfed.tasks.images import encode_images, image_form
 from hpcfed.tasks.table import TASKS
 from tests.support.small import save_tiny_folder
 from tests.support.tasks import open_task
@@ -66,33 +68,37 @@ def test_pixel_values_are_normalised(tmp_path, vit):
     torch.testing.assert_close(batch.inputs["pixel_values"][:, 0, 3, 3], expected)
 
 
-def processor(**more):
-    base = {"height": 8, "width": 8, "shortest": None, "channels": 3, "resample": 2}
-    return base | {"mean": [0.5] * 3, "std": [0.5] * 3} | more
+def processor(tmp_path, channels=3):
+    raw = {
+        "model_type": "vit",
+        "architectures": ["ViTForImageClassification"],
+        "image_size": 8,
+        "num_channels": channels,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    return load_processor(ModelConfig(name=str(tmp_path)), "image-classification")
 
 
 def where(i):
     return f"row {i + 1}"
 
 
-def test_sizes():
+def test_sizes(tmp_path):
     noise = np.random.Generator(np.random.Philox(0)).integers(0, 256, (20, 30, 3), np.uint8)
     large, small = Image.fromarray(noise), Image.fromarray(noise[:4, :4])
-    assert encode_images([small, small], processor(), where).shape == (2, 4, 4, 3)  # kept small, scaled when collated
-    assert encode_images([large, small, small], processor(), where).shape == (3, 8, 8, 3)
-    assert encode_images([small, large], processor(channels=1), where).shape == (2, 8, 8, 1)
-    kept = encode_images([small], processor(), where)
-    form = image_form(processor())
+    assert encode_images([small, small], processor(tmp_path), where).shape == (
+        2,
+        4,
+        4,
+        3,
+    )  # kept small, scaled when collated
+    assert encode_images([large, small, small], processor(tmp_path), where).shape == (3, 8, 8, 3)
+    assert encode_images([small, large], processor(tmp_path, 1), where).shape == (2, 8, 8, 1)
+    kept = encode_images([small], processor(tmp_path), where)
+    form = image_form(processor(tmp_path))
     pixels = form.collate([{"image": kept[0], "label": 0}]).inputs["pixel_values"]
     direct = np.asarray(small.resize((8, 8), resample=2), np.float32)
     np.testing.assert_allclose(pixels[0].permute(1, 2, 0) * 127.5 + 127.5, direct, atol=1e-4)
-
-
-def test_a_crop_is_taken_from_the_centre():
-    stripes = np.zeros((16, 32, 3), np.uint8)
-    stripes[:, 8:24] = 200  # what is left of it: the middle half
-    image = fitted(Image.fromarray(stripes), processor(shortest=16, height=16, width=16))
-    assert image.size == (16, 16) and (np.asarray(image) == 200).all()
 
 
 def test_what_is_wrong_with_images_is_named(tmp_path, vit):
@@ -106,3 +112,10 @@ def test_what_is_wrong_with_images_is_named(tmp_path, vit):
         open_task(vit, name="cifar10", data=str(folder))
     with pytest.raises(ConfigError, match="the model is an image classifier"):
         open_task(vit, name="sst2", data=str(folder))
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "I;16"])
+def test_pictures_of_more_than_8_bits_are_named(tmp_path, mode):
+    deep = Image.fromarray(np.full((4, 4), 1000, {"I": np.int32, "F": np.float32, "I;16": np.uint16}[mode]))
+    with pytest.raises(DataError, match=r"row 1: an image of mode .*, with more than 8 bits"):
+        encode_images([deep], processor(tmp_path), where)

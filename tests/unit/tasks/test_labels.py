@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcfed.errors import DataError
-from hpcfed.tasks.labels import class_indices, class_names, few_shot, limited
+from hpcfed.tasks.labels import Classes, class_indices, class_names, few_shot, limited
 from tests.support.small import save_tiny_folder, tiny_sst2, write_jsonl
 from tests.support.tasks import open_task, same_examples
 
@@ -48,30 +48,103 @@ def test_limits_draw_a_part_of_each_split(tmp_path, opt):
 
 
 @pytest.mark.parametrize(
-    ("values", "names", "classes"),
+    ("values", "classes"),
     [
-        (["b", "a", "b"], None, ["a", "b"]),
-        ([2, 0, 0], None, ["0", "1", "2"]),  # a class that nobody has is one all the same
-        (["2", "0"], None, ["0", "1", "2"]),
-        ([1.0, 0.0], None, ["0", "1"]),
-        ([True, False], None, ["0", "1"]),
-        ([None, "", float("nan"), "x"], None, ["x"]),
-        ([1, "x"], None, ["1", "x"]),
-        ([], None, []),
-        ([0, 1], ["no", "yes"], ["no", "yes"]),
+        (["b", "a", " b "], ["a", "b"]),
+        ([2, 0, 0], [0, 2]),
+        (["4", "1", "3", "2"], [1, 2, 3, 4]),
+        ([10, 9, 100], [9, 10, 100]),  # as numbers, not as texts
+        ([1.0, "1", 1, " 01 ", "1e0", "2."], [1, 2]),
+        ([-1, 1], [-1, 1]),
+        ([10**9, 5], [5, 10**9]),
+        ([True, False], ["False", "True"]),
+        ([None, "", "  ", float("nan"), "x"], ["x"]),
+        ([1, "x"], ["1", "x"]),
+        (["--5", "1.2.3", "0x1"], ["--5", "0x1", "1.2.3"]),
+        (["A", "A-", "A+"], ["A", "A+", "A-"]),
+        ([], []),
     ],
 )
-def test_names_of_classes_that_the_data_say(values: list[object], names: list[str] | None, classes: list[str]):
-    assert class_names(values, names) == classes
+def test_classes_that_the_labels_are(values: list[object], classes: list[object]):
+    assert class_names([("w", values)]) == classes
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (["Positive", "positive "], "row 2: label 'positive' is spelt 'Positive' in w, row 1"),
+        (["not_spam", "spam", "Not-Spam"], "row 3: label 'Not-Spam' is spelt 'not_spam'"),
+        (["x", 3, "\u0663"], "row 3: label '\u0663' is spelt 3"),
+        ([0.5, 1.0], "row 1: label 0.5 is no whole number"),
+        (["1", "2.75"], "row 2: label 2.75 is no whole number"),
+        (["a", ["b"]], "row 2: label ['b'] is a list"),
+        (["a", b"b"], "row 2: label b'b' is a bytes"),
+        ([float("inf")], "row 1: label inf is no whole number"),
+    ],
+)
+def test_labels_that_are_no_classes(values: list[object], says: str):
+    with pytest.raises(DataError) as caught:
+        class_names([("w", values)])
+    assert says in str(caught.value)
 
 
 def test_classes_by_number_by_name_and_by_another_order():
-    labels = ["bad", "good"]
-    for values in ([0, 1, 1], ["bad", "good", "good"], ["0", "1", " 1 "], [0.0, 1.0, True], [False, 1, "good"]):
-        assert class_indices(values, labels, None, "w", None).tolist() == [0, 1, 1]
-    assert class_indices([0, 1], labels, ["good", "bad"], "w", None).tolist() == [1, 0]  # as the data set numbers them
-    assert class_indices([0, 1], labels, ["x", "y"], "w", None).tolist() == [0, 1]  # it calls them something else
-    assert class_indices([-1, 1, -1], labels, None, "w", -1).tolist() == [-1, 1, -1]
+    classes = Classes.named(["bad", "good"])
+    for values in (
+        [0, 1, 1], ["bad", "good", "good"], ["0", "1", " 1 "], [0.0, 1.0, True], [False, 1, "good"],
+        ["BAD ", " Good", "1.0"], ["False", "true", "TRUE"],
+    ):  # fmt: skip
+        assert class_indices(values, classes, "w").tolist() == [0, 1, 1]
+    assert class_indices([0, 1], classes, "w", ["good", "bad"]).tolist() == [1, 0]  # as the data set numbers them
+    assert class_indices([0, 1], classes, "w", ["Good", "BAD"]).tolist() == [1, 0]
+    assert class_indices([0, -1, 1], classes, "w", ["LABEL_0", "LABEL_1"]).tolist() == [0, -1, 1]  # no names
+    assert class_indices([0, 1], classes, "w", ["1", "0"]).tolist() == [1, 0]
+    assert class_indices([2, 1], classes, "w", ["hidden", "good", "bad"]).tolist() == [0, 1]
+    for names in (["x", "y"], ["good", "y"], ["neg", "pos"], ["Good review", "Bad review"], ["yes", "no"], ["0", "2"]):
+        with pytest.raises(DataError, match=r"the data set calls its classes .*, the task bad, good; name them alike"):
+            class_indices([0, 1], classes, "w", names)
+
+
+def test_text_is_a_name_before_it_is_a_number():
+    assert class_indices(["1", "2"], Classes.named(["1", "2", "3"]), "w").tolist() == [0, 1]
+    assert class_indices(["1", "0"], Classes.named(["1", "0"]), "w").tolist() == [0, 1]
+    assert class_indices([1, 2], Classes.named(["1", "2", "3"]), "w").tolist() == [1, 2]  # numbers are places
+
+
+@pytest.mark.parametrize("values", [[True, False], ["true", "False"]])
+@pytest.mark.parametrize("labels", [["entailment", "not_entailment"], ["spam", "no spam"], ["toxic", "non-toxic"]])
+def test_true_is_not_the_negation_of_a_class(values: list[object], labels: list[str]):
+    with pytest.raises(DataError, match=r"row 1: label .* is no class"):
+        class_indices(values, Classes.named(labels), "w")
+
+
+def test_half_a_character_is_no_label():
+    with pytest.raises(DataError, match=r"w, row 2: label 'b\\ud800' .* half a character"):
+        class_names([("w", ["a", "b\ud800"])])
+
+
+def test_rows_that_nobody_has_labelled():
+    classes = Classes.named(["entailment", "neutral", "contradiction"])
+    assert class_indices([-1, 1, "-1", "-"], classes, "w", None, (-1, "-")).tolist() == [-1, 1, -1, -1]
+    assert class_indices(["neutral", "-"], classes, "w", None, (-1, "-")).tolist() == [1, -1]
+    assert class_indices([-1, -1], classes, "w", None, (-1,)).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "values"),
+    [
+        ("ab", [-1, 1]),
+        ("ab", ["1", "-1"]),
+        ("ab", [-1.0, 1.0]),
+        ("ab", [-1, 0]),
+        ("abc", [1, 0, -1]),
+        ("abcd", [-1, 0, 1, 2]),
+    ],
+)
+def test_minus_one_as_a_class_is_no_missing_label(labels: str, values: list[object]):
+    with pytest.raises(DataError, match=r"w: its labels are -1.* nobody knows .*; write 0 for a, 1 for b"):
+        class_indices(values * 3, Classes.named(labels), "w", None, (-1,))
+    assert class_indices([*values, *range(len(labels))], Classes.named(labels), "w", None, (-1,)).min() == -1
 
 
 @pytest.mark.parametrize(
@@ -81,14 +154,17 @@ def test_classes_by_number_by_name_and_by_another_order():
         (-1, "label -1 is out of range"),
         (0.5, "label 0.5 must be 0 to 1"),
         ("goood", "label 'goood' is no class; did you mean good?"),
+        ("--5", "label '--5' is no class"),
+        ("\u0663", "is no class"),
         (None, "the label is missing"),
+        (" ", "the label is missing"),
         (float("nan"), "the label is missing"),
-        ([0], "must be 0 to 1"),
+        ([0], "label [0] is a list"),
     ],
 )
 def test_a_label_that_is_none_is_said_with_its_row(value: object, says: str):
     with pytest.raises(DataError) as caught:
-        class_indices([0, 1, value], ["bad", "good"], None, "train.csv", None)
+        class_indices([0, 1, value], Classes.named(["bad", "good"]), "train.csv")
     assert str(caught.value).startswith("train.csv, row 3: ") and says in str(caught.value)
 
 

@@ -78,7 +78,7 @@ BAD_LINES = [
     ("hello\n", "line 2", "not a JSON object"),
     ("[1, 2]\n", "line 2", "a list, not a JSON object"),
     ('{"sentence": "a", "la', "line 2", "not a JSON object"),
-    ('{"sentence": "\udcff", "label": 1}\n', "row 2", "not UTF-8"),
+    ('{"sentence": "\udcff", "label": 1}\n', "line 2", "not UTF-8"),
     ('{"sentence": "a", "label": 2}\n', "row 2", "label 2 is out of range; must be 0 to 1"),
     ('{"sentence": "a", "label": -7}\n', "row 2", "label -7 is out of range"),
     ('{"sentence": "a", "label": 0.5}\n', "row 2", "label 0.5 must be 0 to 1"),
@@ -163,8 +163,8 @@ def test_without_network_the_way_to_local_data_is_shown(opt, monkeypatch):
 
 
 def _rows(data: str) -> list[str]:
-    with open_splits(data, ["train", "test"], "train") as splits:
-        return [text for split in splits.values() for text in split.column("sentence", "task.text")]
+    splits = open_splits(data, ["train", "test"], "train", ["sentence"])
+    return [text for split in splits.values() for text in split.column("sentence", "task.text")]
 
 
 def test_processes_that_load_together_do_not_meet(tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hpcfed.config import read_manifest
+from hpcfed.errors import DataError
 from hpcfed.tasks.base import Examples, Ragged
 from hpcfed.tasks.sources import Gathered
 from hpcfed.train.problem import build_problem
@@ -60,6 +62,66 @@ def test_folders_patterns_and_other_formats(place: Path, tmp_path: Path):
         assert (
             np.array_equal(train[i]["input_ids"], train[8 + i]["input_ids"]) and train[i]["label"] == rows[i]["label"]
         )
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("clients/[12].jsonl", "clients/1.jsonl"),
+        ("clients/1.jsonl", "clients/[12].jsonl"),
+        ("clients", "clients/train.jsonl"),
+        ("clients/train.jsonl", "clients"),
+        ("clients/1*", "clients/?.jsonl*"),
+        ("clients/t*.jsonl", "clients/more/link.jsonl"),
+        ("packed/*.zip", "packed/x.zip"),
+    ],
+)
+def test_a_file_is_one_clients(place: Path, tmp_path: Path, a: str, b: str):
+    rows = sentences(4, 5)
+    for name in ("1", "2", "train"):
+        write_jsonl(tmp_path / "clients" / f"{name}.jsonl", rows)
+    (tmp_path / "clients/more").mkdir()
+    (tmp_path / "clients/more/link.jsonl").symlink_to(tmp_path / "clients/train.jsonl")
+    (tmp_path / "packed").mkdir()
+    with zipfile.ZipFile(tmp_path / "packed/x.zip", "w") as archive:
+        archive.write(tmp_path / "clients/1.jsonl", "train.jsonl")
+    file = lines(tmp_path / "m", [{"id": "a", "data": a}, {"id": "b", "data": b}])
+    with pytest.raises(DataError, match=r"line \d \('[ab]'\)") as raised:
+        build_problem(recipe(place, file), hosted=read_manifest(str(file)).clients)
+    assert all(part in str(raised.value) for part in ("line 1 ('a')", "line 2 ('b')", "count twice")), raised.value
+
+
+def test_a_row_knows_the_names_of_the_others(place: Path, tmp_path: Path):
+    write_jsonl(tmp_path / "1.jsonl", sentences(4, 5))
+    write_jsonl(tmp_path / "2.jsonl", sentences(4, 6))
+    file = lines(tmp_path / "m", [{"id": "a", "data": "*.jsonl"}, {"id": "b", "data": "2.jsonl"}])
+    with pytest.raises(DataError, match=r"line 1 \('a'\): .*2\.jsonl is the data of .*line 2 \('b'\), too"):
+        build_problem(recipe(place, file), hosted=read_manifest(str(file)).clients[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "noted"),
+    [
+        ("validation.jsonl", "is evaluated as validation and is the data of"),
+        ("link.jsonl", "is evaluated as validation and is the data of"),
+        ("links/*.jsonl", "is evaluated as validation and is the data of"),
+        ("copy.jsonl", "validation holds the same examples as a client"),
+        ("train.jsonl", None),
+        (".", None),
+    ],
+)
+def test_what_a_client_trains_on_and_is_evaluated_is_noted(place: Path, tmp_path: Path, name: str, noted: str | None):
+    data = tmp_path / "data"
+    write_jsonl(data / "train.jsonl", sentences(4, 5))
+    write_jsonl(data / "validation.jsonl", sentences(4, 6))
+    write_jsonl(data / "copy.jsonl", sentences(4, 6))
+    (data / "link.jsonl").symlink_to("validation.jsonl")
+    (data / "links").mkdir()
+    (data / "links/a.jsonl").symlink_to("../validation.jsonl")
+    file = lines(tmp_path / "m", [{"id": "a", "data": str(data / name)}])
+    problem = build_problem(recipe(place, file, task__data=data), hosted=read_manifest(str(file)).clients)
+    notes = [note for note in problem.task.notes if "scores on it are scores on training data" in note]
+    assert len(notes) == (noted is not None) and (noted or "") in "".join(notes), problem.task.notes
 
 
 def of_client(sizes: list[int]) -> Examples:

@@ -33,7 +33,8 @@ def oracle_scores(model, tokenizer, prompt: str, candidates: list[str]) -> torch
 @pytest.mark.parametrize("adds_bos", [True, False])
 def test_a_causal_loss_is_the_cross_entropy_over_the_candidates(tmp_path, kind, verbalizers, adds_bos):
     folder, data = save_tiny_folder(tmp_path, kind, adds_bos=adds_bos), tiny_sst2(tmp_path)
-    task = open_task(folder, name="sst2", data=str(data), verbalizers=verbalizers)
+    bos = "auto" if adds_bos else True  # else the tokenizer puts none there
+    task = open_task(folder, name="sst2", data=str(data), verbalizers=verbalizers, bos=bos)
     model, tokenizer = open_model(folder, task), AutoTokenizer.from_pretrained(folder)
     examples = [task.train[i] for i in range(8)]
     batch = task.collate(examples)
@@ -84,7 +85,11 @@ def test_a_masked_loss_is_read_at_the_mask(tmp_path):
     found = task.losses(logits_of(model, task, batch), batch)
     for row, loss in zip(rows, found, strict=True):
         ids = tokenizer(f"{row['sentence']} It was <mask>.")["input_ids"]
-        at = max(i for i, token in enumerate(ids) if token == tokenizer.mask_token_id)  # not the one in the sentence
+        if "<mask>" in row["sentence"]:  # which is text there
+            plain = tokenizer("<mask>", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            first = ids.index(tokenizer.mask_token_id)
+            ids[first : first + 1] = plain
+        (at,) = (i for i, token in enumerate(ids) if token == tokenizer.mask_token_id)
         words = [tokenizer(f" {w}", add_special_tokens=False)["input_ids"][0] for w in ("terrible", "great")]
         scores = model(input_ids=torch.tensor([ids])).logits[0, at, words]
         torch.testing.assert_close(loss, F.cross_entropy(scores, torch.tensor(row["label"])), atol=2e-5, rtol=1e-5)
@@ -133,6 +138,12 @@ def test_a_pair_for_a_classifier_is_shortened_longest_first(tmp_path):
         ("opt", {"prompt": "{sentence} is {verbalizer}, no?"}, ["left to right"]),
         ("opt", {"prompt": "{sentence:loud} is {verbalizer}"}, ["unknown form", "lower"]),
         ("opt", {"prompt": "{sentence} is{verbalizer}"}, ["does not continue the prompt"]),
+        ("opt", {"prompt": "{sentence!r} is {verbalizer}"}, ["{sentence!r} has an unknown form"]),
+        ("opt", {"prompt": "{sentence} is {verbalizer:lower}"}, ["{verbalizer} takes no form"]),
+        ("opt", {"prompt": "It was {verbalizer}"}, ["nothing of an example", "{sentence}"]),
+        ("opt", {"verbalizers": ["great", "</s>"]}, ["'</s>' is a control token"]),
+        ("roberta", {"verbalizers": ["great", "</s>"]}, ["'</s>'"]),
+        ("roberta", {"form": "head", "max_length": 2}, ["task.max_length=2", "too short"]),
         ("opt", {"max_length": 3}, ["task.max_length=3", "too short"]),
         ("opt", {"max_length": 4096}, ["only 128 positions"]),
         ("roberta", {"max_length": 129}, ["only 128 positions"]),

@@ -102,7 +102,7 @@ def test_a_private_round_tells_its_votes_and_nothing_of_a_client(monkeypatch: py
 def test_a_summary_is_of_the_first_and_the_last_scores(monkeypatch: pytest.MonkeyPatch):
     run = toy_run(monkeypatch)
     scores = {t: {"test": Score(t / 100, 1.0 - t / 100, 60)} for t in (0, 10, 30)}
-    told = summary_of(run, State(40, seconds=8.0, payload_bytes=7, scores=scores))
+    told = summary_of(run, State(40, seconds=8.0, payload_bytes=7, scores=scores), "finished")
     assert (told["metric_before"], told["metric_after"], told["loss_before"], told["loss_after"]) == (0, 0.3, 1, 0.7)
     assert told["splits"] == {"test": {"before": 0.0, "after": 0.3}} and told["split"] == "test"
     assert (told["rounds"], told["seconds_per_round"], told["wire_payload_bytes"]) == (40, 0.2, 7)
@@ -111,6 +111,6 @@ def test_a_summary_is_of_the_first_and_the_last_scores(monkeypatch: pytest.Monke
 
 
 def test_a_summary_says_what_is_unknown(monkeypatch: pytest.MonkeyPatch):
-    told = summary_of(toy_run(monkeypatch), State(0, scores={10: {"test": Score(0.5, 0.25, 60)}}))
-    assert told["metric_before"] is told["loss_before"] is told["seconds_per_round"] is told["privacy"] is None
+    told = summary_of(toy_run(monkeypatch), State(10, scores={10: {"test": Score(0.5, 0.25, 60)}}), "interrupted")
+    assert told["metric_before"] is told["loss_before"] is told["privacy"] is None
     assert told["metric_after"] == 0.5 and told["splits"] == {"test": {"before": None, "after": 0.5}}

@@ -9,8 +9,12 @@ import pytest
 from hpcfed.errors import OrbitError
 from hpcfed.orbit import Journal, load, read_journal, seal
 from hpcfed.runs.record import Record
-from hpcfed.train.replay import check_base, replay_into
+from hpcfed.train.replay import check_base, replay, replay_into
 from hpcfed.train.round import State
+from hpcfed.train.score import evaluate
+from hpcfed.train.start import train
+from tests.support.digits import tiny
+from tests.support.orbits import make
 from tests.support.toy import toy_run
 
 CASES = [
@@ -73,3 +77,37 @@ def test_another_base_is_refused(monkeypatch):
     run.round(0, State())
     with pytest.raises(OrbitError, match="starts from other weights"):
         check_base(run.header, run.problem.weights, "float32")
+
+
+#: What six rounds of the digits were when directions went by names in memory, of transformers 5.23.
+OLD = {
+    "layout_hash": "1f6c6de85a20d5218038f9707888a9ac",
+    "base_fingerprint": "cddd303d1fe089346cc234ed96373522",
+    "decisions": [b"\1", b"\0", b"\0", b"\1", b"\0", b"\1"],
+    "fingerprint": "f61fade74032a5ab11846c45094ab692",
+}
+
+
+def test_an_orbit_by_names_in_memory_replays(tmp_path):
+    header = make(
+        run_seed=0, lr=0.002, schedule={"name": "linear", "warmup": 0, "rounds": 6, "final": 0.0}, rounding="nearest",
+        dtype="float32", base_model="digits-vit", base_fingerprint=OLD["base_fingerprint"], train_only=[],
+        layout_hash=OLD["layout_hash"], kind="image-classification", labels=list("0123456789"),
+    )  # fmt: skip
+    seal(tmp_path / "orbit", header, OLD["decisions"], OLD["fingerprint"])
+    assert replay(tmp_path / "orbit", "digits-vit").fingerprint == OLD["fingerprint"]
+
+
+def test_a_run_by_names_in_memory_is_gone_on_with(monkeypatch, tmp_path):
+    def end(record):
+        if record["t"] == 3:
+            raise InterruptedError
+
+    with monkeypatch.context() as before, pytest.raises(InterruptedError):
+        before.setattr("hpcfed.train.problem.checkpoint_names", lambda model: {})
+        train(tiny(), tmp_path, quiet=True, on_round=end)
+    ended = train(tiny(), tmp_path, quiet=True, resume=True)
+    orbit = load(tmp_path / "orbit.safetensors")
+    assert orbit.header.layout_hash == OLD["layout_hash"]
+    assert ended.summary["fingerprint"] == OLD["fingerprint"] and orbit.decisions == OLD["decisions"]
+    assert {score.value for score in evaluate(tmp_path).values()} == {ended.summary["metric_after"]}

@@ -61,7 +61,7 @@ def test_another_row_catches_up_with_what_row_0_has_on_disk(
     first, other, air = toy_run(monkeypatch, short(name)), toy_run(monkeypatch, short(name)), list[bytes]()
     first, state = recorded(first, tmp_path), State()
     with first.record:
-        first.record.open(first.open_trail, first.data, lambda: None, ["test"])
+        first.record.open(first.open_trail, first.data, {}, lambda: None, ["test"])
         for t in range(rounds):
             first.round(t, state)
         lagging, dense = State(), first.recipe.algorithm.traits.dense

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from transformers import ViTForImageClassification, pipeline
 
 import hpcfed
+from hpcfed.config import ModelConfig, load_recipe
 from hpcfed.errors import ConfigError, HpcfedError
+from hpcfed.train.problem import build_problem
 from tests.support.digits import SHIPPED, TINY, changed_base, lines, tiny
+from tests.support.small import named, save_tiny_folder, sentences, tiny_config, write_jsonl
+
+PIXELS = {
+    "image_processor_type": "ViTImageProcessor",
+    "size": {"height": 8, "width": 8},
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +83,52 @@ def test_a_dense_run_is_evaluated_from_its_weights(tmp_path: Path):
 def test_what_is_nothing_at_all_is_one_error():
     with pytest.raises(HpcfedError, match="'digit' is neither a file nor a shipped recipe"):
         hpcfed.evaluate("digit")
+
+
+@pytest.mark.parametrize("kind", ["roberta", "vit"])
+def test_a_saved_classifier_says_in_transformers_what_it_says_here(tmp_path: Path, kind: str):
+    """The checkpoint numbers its classes in another order than the data; both call the right class the same."""
+    names = ["ship", "cat", "dog"]
+    if kind == "roberta":
+        base = save_tiny_folder(tmp_path, kind, "sequence-classification", labels=3)
+        rows = [{"text": row["sentence"], "label": sorted(names)[i % 3]} for i, row in enumerate(sentences(12, 5))]
+        data, settings = tmp_path / "data", ["task.text=['text']"]
+        for split in ("train", "validation"):
+            write_jsonl(data / f"{split}.jsonl", rows)
+        inputs, truth = [row["text"] for row in rows], [row["label"] for row in rows]
+    else:
+        base, data, settings = tmp_path / "model", tmp_path / "data", []
+        config = tiny_config("vit", labels=3)
+        config.num_channels = 3  # transformers' pipeline makes every image RGB
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            ViTForImageClassification(config).save_pretrained(base)
+        (base / "preprocessor_config.json").write_text(json.dumps(PIXELS))
+        pixels = np.random.Generator(np.random.Philox(0)).integers(0, 256, (12, 8, 8, 3), np.uint8)
+        inputs, truth = [Image.fromarray(p) for p in pixels], [sorted(names)[i % 3] for i in range(12)]
+        for split in ("train", "validation"):
+            for i, (image, name) in enumerate(zip(inputs, truth, strict=True)):
+                (data / split / name).mkdir(parents=True, exist_ok=True)
+                image.save(data / split / name / f"{i:02}.png")
+    named(base, dict(enumerate(name.upper() for name in names)))
+    settings += ["task.name=custom", f"task.data={data}", 'task.eval_splits=["validation"]', "rounds=2"]
+    recipe = load_recipe("digits", [f"model.name={base}", "clients.count=3", "clients.partition=iid", *settings])
+    run = hpcfed.train(recipe, tmp_path / "run", quiet=True)
+    tuned = tmp_path / "tuned"
+    hpcfed.replay(run.folder, str(base), out=tuned)
+    task, what = ("text-classification", {}) if kind == "roberta" else ("image-classification", {"top_k": 1})
+    said = pipeline(task, model=str(tuned), **what)(inputs)
+    right = [(one if isinstance(one, dict) else one[0])["label"] for one in said]
+    problem = build_problem(recipe.model_copy(update={"model": ModelConfig(name=str(tuned))}))
+    assert problem.task.labels == ["SHIP", "CAT", "DOG"]
+    examples = problem.task.splits["validation"]
+    batch = problem.task.collate([examples[i] for i in range(12)])
+    with torch.inference_mode():
+        logits = problem.forward(batch.inputs)
+    called = [problem.task.labels[i] for i in logits.argmax(-1).tolist()]
+    if kind == "roberta":
+        assert called == right  # of images the split is sorted by class
+    here = sorted(zip((problem.task.labels[e["label"]] for e in (examples[i] for i in range(12))), called, strict=True))
+    assert here == sorted(zip((name.upper() for name in truth), right, strict=True))
+    share = sum(a.upper() == b for a, b in zip(truth, right, strict=True)) / 12
+    assert hpcfed.evaluate(run.folder)["validation"].value == share

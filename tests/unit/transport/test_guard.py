@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from hpcfed.errors import ConfigError
@@ -80,6 +83,33 @@ def test_exit_statuses_pass_through(code: object, ends: object, capsys: pytest.C
 
 def test_an_interrupt_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(SoloTransport(), KeyboardInterrupt(), capsys) == (130, "hpcfed: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "left", "later"),
+    [
+        (ConfigError("lr=0"), "hpcfed: lr=0", 0),
+        (ConfigError("größe\nzweite"), "hpcfed: größe\nzweite", 0),
+        (PeerLostError("lost row 1"), "hpcfed: lost row 1", 1),  # another rank is the cause
+        (AssertionError("3 != 4"), "hpcfed: AssertionError: 3 != 4", 0),  # the rank prints where
+        (KeyboardInterrupt(), "hpcfed: interrupted", 0),
+        (SystemExit("no"), "hpcfed: no", 0),
+        (SystemExit(3), None, 0),
+        (SystemExit(0), None, 0),
+    ],
+    ids=repr,
+)
+def test_torchruns_agent_finds_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, left: str | None, later: int
+) -> None:
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    monkeypatch.setattr("hpcfed.transport.guard.time.time", lambda: 100.5)
+    with pytest.raises(SystemExit):
+        fail(SoloTransport(), error)
+    assert (json.loads(file.read_text()) if file.exists() else None) == (
+        None if left is None else {"message": left, "timestamp": 100 + later}
+    )
 
 
 class OutOfMemoryError(RuntimeError):

@@ -5,7 +5,10 @@ tests/ranks/test_transport.py has the collectives on 2 and 3 ranks, and what hap
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -76,3 +79,96 @@ def test_votes_go_through_nccl_where_every_rank_has_a_gpu(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(dist, "is_nccl_available", lambda: nccl)
     assert gpu_for_each(Launch("torchrun", 0, ranks, 0, ranks)) == each
+
+
+STRANGERS = """
+import json, socket, sys, threading
+from datetime import timedelta
+from hpcfed.transport import torchdist
+from hpcfed.transport.launch import Launch, MeetingPoint
+
+torchdist.START = timedelta(seconds=2)
+here, held = "127.0.0.1", []
+
+def port(answer):
+    server = socket.create_server((here, 0))
+    held.append(server)
+    def serve():
+        while True:
+            caller = server.accept()[0]
+            held.append(caller)
+            threading.Thread(target=answer, args=(caller,), daemon=True).start()
+    if answer:
+        threading.Thread(target=serve, daemon=True).start()
+    return server.getsockname()[1]
+
+def echo(caller):
+    while heard := caller.recv(100):
+        caller.sendall(heard)
+
+free = socket.create_server((here, 0))
+nobody = free.getsockname()[1]
+free.close()
+cases = {
+    "silent": (1, here, port(lambda caller: None)),
+    "closes": (1, here, port(lambda caller: caller.close())),
+    "web": (1, here, port(lambda caller: caller.sendall(b"HTTP/1.1 400 Bad Request\\r\\n\\r\\n" * 9))),
+    "byte": (1, here, port(lambda caller: caller.sendall(b"x"))),
+    "echo": (1, here, port(echo)),
+    "deaf": (1, here, port(None)),
+    "nobody": (1, here, nobody),
+    "name": (1, "nowhere.invalid", nobody),
+    "taken": (0, here, port(None)),
+}
+said = {}
+
+def meet(name, rank, host, at):
+    launch, point = Launch("torchrun", rank, 2, rank, 2), MeetingPoint(host, at, False)
+    try:
+        torchdist._store(launch, point)
+    except Exception as error:
+        said[name] = torchdist._why_apart(error, point, launch, False).replace(f"{host}:{at}", "HOST:PORT")
+
+threads = [threading.Thread(target=meet, args=(name, *case)) for name, case in cases.items()]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(json.dumps(said))
+"""
+
+
+def test_strangers_at_the_meeting_point_are_told_apart_in_time() -> None:
+    done = subprocess.run([sys.executable, "-c", STRANGERS], capture_output=True, text=True, timeout=100)
+    said = json.loads(done.stdout.splitlines()[-1])
+    waited = "the 2 ranks did not find each other at HOST:PORT (MASTER_ADDR:MASTER_PORT) within 2 s: "
+    parts = {
+        **dict.fromkeys(
+            ("silent", "closes", "web", "byte", "echo", "deaf"), waited + "what listens there does not answer"
+        ),
+        "nobody": waited + "nobody listens there",
+        "name": waited + "nowhere.invalid has no address on ",
+        "taken": "rank 0 cannot listen at HOST:PORT (MASTER_ADDR:MASTER_PORT): another job or program listens there",
+    }
+    assert said.keys() == parts.keys()
+    assert not {name: said[name] for name, part in parts.items() if not said[name].startswith(part)}
+    assert not any("\n" in text for text in said.values())
+    assert done.returncode == 1  # and not a thread torn down in the middle, which aborts
+
+
+def test_ranks_of_another_job_on_the_same_port_are_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Launch("torchrun", 0, 2)
+    jobs = set()
+    for launch, extra in (
+        (ours, {"TORCHELASTIC_RUN_ID": "a"}),
+        (ours, {"TORCHELASTIC_RUN_ID": "b"}),
+        (ours, {}),
+        (Launch("torchrun", 0, 3), {}),
+        (Launch("slurm", 0, 2), {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0"}),
+        (Launch("slurm", 0, 2), {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "1"}),
+        (Launch("slurm", 0, 2), {"SLURM_JOB_ID": "2", "SLURM_STEP_ID": "1"}),
+    ):
+        monkeypatch.setattr(torchdist.os, "environ", extra)
+        jobs.add(torchdist._job(launch))
+        assert torchdist._job(Launch(launch.launcher, 1, launch.size)) == torchdist._job(launch)
+    assert len(jobs) == 7

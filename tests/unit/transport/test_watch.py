@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import torch.distributed as dist
 
 from hpcfed.transport.watch import _accept, _connect, _receive, _send
@@ -35,3 +36,25 @@ def test_every_row_is_known_once_and_strangers_are_hung_up_on() -> None:
         lines[row - 1].close()
         _send(lines[row - 1], 1)  # no error: that one is gone as well
         assert _receive(lines[row - 1]) == b""
+
+
+def test_a_stranger_that_says_nothing_keeps_nobody_waiting() -> None:
+    store = dist.HashStore()
+    with ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(_accept, store, 2, HOST, 30.0)
+        port = int(store.get("watch").decode().split()[1])
+        with (
+            socket.create_connection((HOST, port), 30.0) as silent,
+            socket.create_connection((HOST, port), 30.0) as slow,
+        ):
+            slow.sendall(b"\1")
+            (line,) = _connect(store, 1, 30.0)
+            peers = accepted.result(10.0)
+            assert list(peers.values()) == [1] and silent.recv(1) == b""  # hung up on in the end
+    for peer in (*peers, line):
+        peer.close()
+
+
+def test_a_row_that_never_calls_is_named() -> None:
+    with pytest.raises(TimeoutError, match=f"no call from 1, 2 at {HOST}"):
+        _accept(dist.HashStore(), 3, HOST, 0.1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from hpcfed.errors import ConfigError
-from hpcfed.weights import Weights
+from hpcfed.messages import Update
+from hpcfed.weights import Weights, apply_
 from tests.support.small import tiny_model
 
 KINDS = ["opt", "llama", "roberta", "vit", "resnet"]
@@ -63,3 +66,54 @@ def test_a_tied_head_is_one_parameter():
     assert model.lm_head.weight is model.model.decoder.embed_tokens.weight
     names = list(Weights(model).params)
     assert sum("embed_tokens" in n or "lm_head" in n for n in names) == 1
+
+
+class Renamed(nn.Module):
+    """Six weights under names of another version; NAMES: what the checkpoint calls them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(1, 1, bias=False)])
+        self.head = nn.Linear(2, 2)
+        for i, p in enumerate(self.parameters()):
+            p.data.fill_(i + 1)
+
+
+class Original(nn.Module):
+    """The same with the checkpoint's names in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleDict({"layer": nn.Linear(1, 1, bias=False)})
+        self.head = nn.Linear(2, 2)
+        for i, p in enumerate(self.parameters()):
+            p.data.fill_(i + 1)
+
+
+NAMES = {"layers.0.weight": "encoder.layer.weight"}
+
+
+@pytest.mark.parametrize(
+    "train_only", [[], ["encoder.*"], ["*layer*"], ["head.*"], ["layers.*"], ["head.bias", "layers.0.*"]]
+)
+def test_names_in_memory_do_not_matter(train_only: list[str]):
+    renamed = Weights(Renamed(), train_only, names=NAMES)
+    original = Weights(Original(), renamed.patterns)
+    assert renamed.layout_hash == original.layout_hash and renamed.fingerprint() == original.fingerprint()
+    for weights in (renamed, original):
+        apply_(weights, [moved()], "gaussian", "nearest")
+    assert renamed.fingerprint() == original.fingerprint()
+
+
+def moved() -> Update:
+    return Update(np.array([3], np.uint64), np.array([1], np.float32), 0.5)
+
+
+@pytest.mark.parametrize("train_only", [[], ["layers.*"], ["head.*"]])
+def test_what_was_made_by_names_in_memory_is_followed(train_only: list[str]):
+    old, new = Weights(Renamed(), train_only), Weights(Renamed(), train_only, names=NAMES)
+    assert new.fingerprint() != old.fingerprint()
+    new.follow(old.layout_hash)
+    if train_only != ["head.*"]:
+        assert (new.layout_hash, new.fingerprint(), new.patterns) == (old.layout_hash, old.fingerprint(), old.patterns)
+    new.follow("0" * 32)
