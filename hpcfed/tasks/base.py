@@ -182,6 +182,7 @@ class Task:
     labels: names of the C classes.  train: what the clients hold.  splits: what is evaluated, by name.
     metric: name of what is reported of a split.  device: where batches are wanted, "cpu" or "cuda".
     readings: what was read of each split, the training data's first.  notes: what the user should know of it all.
+    overlaps: notes on splits that clients train on, which depend on what these hold: a private run does not print them.
     told: how examples are put to the model, for who uses it afterwards: prompt, verbalizers, text, max_length, bos.
     """
 
@@ -194,6 +195,7 @@ class Task:
     device: str = "cpu"
     readings: Mapping[str, Reading] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    overlaps: list[str] = field(default_factory=list)
     told: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -132,7 +132,7 @@ def load_task(
     notes += [note for opened in splits.values() for note in opened.notes]
     if sources is None:
         train: Examples = picked[train_split]
-        notes += _seen_in_training(train_split, picked)
+        overlaps = _seen_in_training(train_split, picked)
         notes += [f"{train_split} is trained on and evaluated: {_ON_TRAINING}"] if train_split in eval_splits else []
     else:
         train = gathered = read_sources(
@@ -142,9 +142,12 @@ def load_task(
             lambda split: pick(train_split, _labelled(config, info, split), (None, None), None),
         )
         readings = {train_split: gathered.reading} | readings
-        notes += gathered.notes + _seen_by_clients(gathered, splits, picked)
+        overlaps = _seen_by_clients(gathered, splits, picked)
+        notes += gathered.notes
     evaluated = {split: picked[split] for split in eval_splits}
-    return Task(config.name, labels, train, evaluated, form, readings=readings, notes=notes, told=asked)
+    return Task(
+        config.name, labels, train, evaluated, form, readings=readings, notes=notes, overlaps=overlaps, told=asked
+    )
 
 
 def _unused(config: TaskConfig, kind: str) -> list[str]:

@@ -72,7 +72,7 @@ def build_problem(recipe: Recipe, row: Row | None = None, hosted: Sequence[Entry
     may_tell = MECHANISMS[recipe.privacy.mechanism].may_tell
     read = {split: reading for split, reading in task.readings.items() if reading.files}
     problem.notes += [reading.line(split, may_tell or split in task.splits) for split, reading in read.items()]
-    problem.notes += task.notes
+    problem.notes += task.notes + (task.overlaps if may_tell else [])
     if row.shards > 1 and recipe.mesh.check:
         problem.notes += compare_with_whole_model(recipe, problem)
     pad = getattr(processor, "pad_token_id", None)

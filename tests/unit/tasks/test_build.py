@@ -138,7 +138,7 @@ def test_what_was_read_kept_and_left_out_is_counted(tmp_path, opt):
     assert validation.left_out == {"no label": 2, "task.eval_limit": 7}
     assert task.notes == []
     again = open_task(opt, name="sst2", data=str(tmp_path))
-    assert "validation holds the same examples as train" in again.notes[0]
+    assert "validation holds the same examples as train" in again.overlaps[0]
 
 
 def test_a_row_of_the_second_file_is_named(tmp_path, opt):

@@ -120,7 +120,7 @@ def test_what_a_client_trains_on_and_is_evaluated_is_noted(place: Path, tmp_path
     (data / "links/a.jsonl").symlink_to("../validation.jsonl")
     file = lines(tmp_path / "m", [{"id": "a", "data": str(data / name)}])
     problem = build_problem(recipe(place, file, task__data=data), hosted=read_manifest(str(file)).clients)
-    notes = [note for note in problem.task.notes if "scores on it are scores on training data" in note]
+    notes = [note for note in problem.task.overlaps if "scores on it are scores on training data" in note]
     assert len(notes) == (noted is not None) and (noted or "") in "".join(notes), problem.task.notes
 
 

@@ -75,3 +75,11 @@ def test_a_whole_model_is_read_where_it_is_small_beside_the_free_memory():
     problem = build_problem(tiny())
     assert _affordable(problem.weights, problem.model, 1)
     assert not _affordable(problem.weights, problem.model, 10**9)  # 82 kB each
+
+
+@pytest.mark.parametrize(("more", "told"), [([], True), (["privacy.mechanism=central", "privacy.epsilon=1"], False)])
+def test_a_private_run_does_not_tell_that_clients_hold_what_is_evaluated(tmp_path: Path, more: list[str], told: bool):
+    model, data = save_tiny_folder(tmp_path, "opt"), tiny_sst2(tmp_path)
+    (data / "validation.jsonl").write_bytes((data / "train.jsonl").read_bytes())
+    problem = build_problem(load_recipe("sst2-opt-125m", [f"model.name={model}", f"task.data={data}", *more]))
+    assert any("holds the same examples as train" in note for note in problem.notes) == told
