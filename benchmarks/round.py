@@ -44,7 +44,7 @@ from hpcfed.clock import DIRECTIONS, FORWARD, UPDATE
 from hpcfed.messages import Update
 from hpcfed.noise import set_threads
 from hpcfed.probe import draws
-from hpcfed.probe.slopes import slopes_of
+from hpcfed.probe.slopes import from_logits, slopes_of
 from hpcfed.probe.trial import bound_probe
 from hpcfed.tasks import Batch
 from hpcfed.transport.device import keep_freed_memory
@@ -94,7 +94,7 @@ class Ours:
         draws.BLOCK["cpu"] = self.block
         slot = np.zeros(len(self.batch.label), np.int64)
         with self.clock.round():
-            p, _ = slopes_of(self.probe, losses, [(self.batch, slot)], 1, [seed], MU)
+            p, _ = slopes_of(self.probe, from_logits(losses), [(self.batch, slot)], 1, [seed], MU)
             with self.clock.during(UPDATE):
                 update = Update(np.array([seed], np.uint64), np.sign(p[0]).astype(np.float32), LR)
                 apply_(self.weights, [update], self.distribution, self.rounding)

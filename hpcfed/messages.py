@@ -119,6 +119,7 @@ class Outcome:
     where nobody may know.  stop, payload_bytes, collectives: as in Tally.
     silent: ids of clients hosted here that abstained.
     zeros: slopes found here that are exactly 0, of so many `slopes`.
+    skipped: local steps of all clients that were not taken, since their loss was not finite.
     """
 
     loss: float
@@ -131,3 +132,4 @@ class Outcome:
     silent: Sequence[int] = ()
     zeros: int = 0
     slopes: int = 0
+    skipped: int = 0

@@ -1,4 +1,4 @@
-"""What every test begins with: Triton's interpreter where there is no GPU, and one thread.
+"""What every test begins with: Triton's interpreter where there is no GPU, and one thread; long tests come first.
 
 The interpreter is chosen before Triton is first imported. Runs set the number of threads of their process.
 """
@@ -25,6 +25,11 @@ def _one_thread() -> None:
 
 
 _one_thread()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked as long come first: for one that starts last, the other processes would wait with nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)  # the others stay in order
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ from ..config.outside import is_outside, outside_digest
 from ..orbit import Header, public_name
 from ..weights import Weights
 
+KEPT = "lowest loss on dev"  # the round that keep_best keeps
+
 
 def make_header(
     recipe: Recipe,
@@ -55,6 +57,10 @@ def make_header(
 
 
 def _task(recipe: Recipe, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The task's name, of one in the user's own file without the folder; what is told of it; what was padded with."""
+    """The task's name, of one in the user's own file without the folder; what is told of it; what was padded with.
+
+    kept: of which round the sealed orbit is, if not of the last one.
+    """
     pad = {} if recipe.model.pad_token is None else {"pad_token": recipe.model.pad_token}
-    return {"name": recipe.task.name.rpartition("/")[2], **told, **pad}
+    kept = {"kept": KEPT} if recipe.keep_best else {}
+    return {"name": recipe.task.name.rpartition("/")[2], **told, **pad, **kept}

@@ -36,6 +36,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the folder.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over; an old run there is moved aside.")] = False,
     quiet: Quiet = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Show an example, who holds what, memory and time; write nothing.")
+    ] = False,
 ) -> None:
     """Fine-tune a model by voting: run all rounds of RECIPE."""
     # Slurm may ask for the end while torch still loads: the signal waits until the run listens, else it kills the rank.
@@ -43,6 +46,12 @@ def train(
     from ..train.start import train as run
     from ..transport.launch import discover
 
+    if dry:
+        from ..train.dry import dry_run
+
+        lines = dry_run(recipe, set_ or [])
+        print("\n".join(lines) if discover().rank == 0 else "", end="\n" * (discover().rank == 0))
+        return
     folder = out or Path("runs") / Path(recipe).stem
     result = run(recipe, folder, overrides=set_ or [], resume=resume, force=force, quiet=quiet)
     if discover().rank == 0 and not quiet:
@@ -65,15 +74,19 @@ def evaluate(
         str | None, typer.Option("--recipe", help="The recipe that gives the task, when MODEL is a model.")
     ] = None,
     set_: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: the score of each split.")] = False,
+    predictions: Annotated[
+        Path | None, typer.Option(help="New file for the model's answers, a line of JSON an example.")
+    ] = None,
 ) -> None:
     """Evaluate the base model of a recipe, the model that a run or an orbit rebuilds, or a model folder."""
     from ..train.score import evaluate as score
     from ..transport.launch import discover
-    from .tables import score_table
+    from .tables import score_json, score_table
 
-    scores = score(recipe, orbit=orbit, recipe=like, overrides=set_ or [])
+    scores = score(recipe, orbit=orbit, recipe=like, overrides=set_ or [], predictions=predictions)
     if discover().rank == 0:
-        score_table(scores)
+        print(score_json(scores)) if as_json else score_table(scores)
 
 
 @app.command(epilog="Example: hpcfed export runs/digits --out tuned")

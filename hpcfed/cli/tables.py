@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,8 @@ def summary_table(summary: Mapping[str, Any], stream: TextIO | None = None) -> N
         "status": f"{s['status']} after {count(s['rounds'])} rounds",
         "run": f"{s['algorithm']} on {s['task']}, {s['model']}",
         "clients": f"{count(s['clients'])} on {_many(s['rows'], 'row')} of {_many(s['shards'], 'shard')}",
-        name: f"{percent(s['metric_before'])} -> {percent(s['metric_after'])}{_at(s)}",
+        name: f"{percent(s['metric_before'])} -> {percent(s['metric_after'])}{_at(s)}{_beside(s, name)}",
+        **_more_metrics(s),
         "loss": f"{_number(s['loss_before'], '.4f')} -> {_number(s['loss_after'], '.4f')}{_at(s)}",
         "uplink": f"{_many(s['uplink_bits_per_client_round'], 'bit')} a client and round",
         "wire payload": size(s["wire_payload_bytes"]),
@@ -36,6 +38,8 @@ def summary_table(summary: Mapping[str, Any], stream: TextIO | None = None) -> N
         "peak memory": size(s["peak_memory_bytes"]),
         "fingerprint": s["fingerprint"] or "-",
     }
+    if (kept := s.get("kept_round")) is not None:
+        lines["kept"] = f"round {count(kept)} of {count(s['rounds'])}, of the lowest loss on dev"
     if spent := s.get("time_split"):
         whole = sum(spent.values()) or 1.0
         lines["time split"] = ", ".join(f"{part} {percent(seconds / whole)}" for part, seconds in spent.items())
@@ -53,6 +57,26 @@ def summary_table(summary: Mapping[str, Any], stream: TextIO | None = None) -> N
     _print_pairs(lines, stream)
 
 
+def _beside(s: Mapping[str, Any], metric: str) -> str:
+    """What to compare an accuracy with."""
+    majority = s.get("majority") if metric == "accuracy" else None
+    return "" if majority is None else f" (majority {percent(majority)})"
+
+
+def _more_metrics(s: Mapping[str, Any]) -> dict[str, str]:
+    """Lines of the metrics after the main one, and of its values over clients; an older run has none."""
+    before, after = s.get("metrics_before") or {}, s.get("metrics_after") or {}
+    names = [name for name in {**before, **after} if name != s["metric_name"]]
+    lines = {
+        name: f"{percent(before.get(name))} -> {percent(after.get(name))}{_at(s)}{_beside(s, name)}" for name in names
+    }
+    for label, key in (("worst client", "worst"), ("spread", "spread")):
+        was, is_now = s.get(f"{key}_before"), s.get(f"{key}_after")
+        if (was, is_now) != (None, None):
+            lines[label] = f"{percent(was)} -> {percent(is_now)}{_at(s)}"
+    return lines
+
+
 def _at(s: Mapping[str, Any]) -> str:
     """After which round it was evaluated last, where that is not where the run stands."""
     if s["metric_before"] is s["metric_after"] is None:
@@ -68,7 +92,7 @@ def orbit_table(orbit: Orbit, stream: TextIO | None = None) -> None:
     lines = {
         "file": str(orbit.path),
         "algorithm": f"{h.algorithm}, {_many(h.directions, 'direction')} a round, run seed {h.run_seed}",
-        "rounds": count(orbit.rounds),
+        "rounds": count(orbit.rounds) + _kept(orbit),
         "decisions": f"{size(math.ceil(orbit.rounds * bits / 8))}, {_many(bits, 'bit')} a round",
         "base model": f"{h.base_model} ({h.kind}, {h.dtype})",
         "base fingerprint": h.base_fingerprint,
@@ -86,6 +110,13 @@ def orbit_table(orbit: Orbit, stream: TextIO | None = None) -> None:
         console(stream or sys.stdout, plain=True).print(_printable(note), soft_wrap=True)
 
 
+def _kept(orbit: Orbit) -> str:
+    """Of a sealed orbit that ends before its run did: where it ends."""
+    if orbit.fingerprint is None or "kept" not in orbit.header.task:
+        return ""
+    return f" of {count(orbit.header.schedule['rounds'])}, to the {orbit.header.task['kept']}"
+
+
 def _shape(schedule: Mapping[str, Any]) -> str:
     shape = str(schedule["name"])
     if shape != "constant":
@@ -94,15 +125,32 @@ def _shape(schedule: Mapping[str, Any]) -> str:
 
 
 def score_table(scores: Mapping[str, Score], stream: TextIO | None = None) -> None:
-    """Print an evaluation: a line a split."""
+    """Print an evaluation: a line a split, a column a metric."""
     table = Table(box=box.SIMPLE)
     table.add_column("split")
-    metric = next((score.metric for score in scores.values()), "metric")
-    for heading in ("examples", metric, "loss"):
-        table.add_column(heading, justify="right")
-    for split, score in scores.items():
-        table.add_row(split, count(score.examples), percent(score.value), f"{score.loss:.4f}")
+    names = list(dict.fromkeys(name for score in scores.values() for name in score.values))
+    columns = {"examples": [count(score.examples) for score in scores.values()]}
+    for name in names:
+        columns[name] = [percent(score.values.get(name)) for score in scores.values()]
+        if name == "accuracy":
+            columns["majority"] = [percent(score.majority) for score in scores.values()]
+    columns["worst client"] = [percent(score.worst) for score in scores.values()]
+    columns["spread"] = [percent(score.spread) for score in scores.values()]
+    columns["loss"] = [f"{score.loss:.4f}" for score in scores.values()]
+    columns = {name: column for name, column in columns.items() if set(column) != {"-"}}
+    for heading in columns:
+        table.add_column(heading, justify="right", overflow="fold")
+    for split, *row in zip(scores, *columns.values(), strict=True):
+        table.add_row(split, *row)
     _print(table, stream)
+
+
+def score_json(scores: Mapping[str, Score]) -> str:
+    """An evaluation as one JSON object: split -> Score.data(); a loss that is no number is null."""
+    told = {split: score.data() for split, score in scores.items()}
+    for score in told.values():
+        score["loss"] = score["loss"] if math.isfinite(score["loss"]) else None
+    return json.dumps(told, allow_nan=False)
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = None) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from .attack import Attack, flipped
-from .partition import PARTITIONS, Deal, PartitionReport, Parts, partition, partition_report
+from .partition import BY_CLASS, PARTITIONS, Deal, Parts, partition
 from .pool import CentralPool, Pool
+from .report import PartitionReport, partition_report
 
 __all__ = [
+    "BY_CLASS",
     "PARTITIONS",
     "Attack",
     "CentralPool",

@@ -13,8 +13,9 @@ import numpy as np
 
 from ..config import Recipe
 from ..transport.base import Transport
-from .partition import Indices, PartitionReport, partition_report
+from .partition import Indices
 from .pool import Digested, Pool
+from .report import PartitionReport, partition_report
 
 
 class HostedPool(Pool):

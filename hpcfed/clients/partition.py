@@ -4,29 +4,33 @@
     dirichlet   of every class, client k gets a fraction drawn from Dirichlet(beta): small beta, few classes a client
                 (Yurochkin et al. 2019; flwr-datasets' DirichletPartitioner)
     shards      sorted by class, cut into clients * shards_per_client pieces, dealt at random (McMahan et al. 2017)
+    dirichlet-balanced
+                the same, but who has n / clients examples gets no more of the next class, and drawn anew until every
+                client has LEAST (Li et al. 2022, NIID-Bench; FedKSeed, Qin et al. 2024)
     quantity    classes as in iid, sizes drawn from Dirichlet(beta): small beta, few large clients
     natural     by owner; with more owners than clients, owners are dealt to clients in turn
 
+Where examples have groups, groups are dealt: each as one example of the class of its first.
+
 Promise  every example belongs to exactly one client and no client is empty; the result is a function of the arguments,
-         the same on every rank
+         the same on every rank; no group is divided
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config.outside import is_outside, load_outside
-from ..errors import ConfigError, did_you_mean, first_line
+from ..errors import ConfigError, DataError, did_you_mean, first_line
 from ..seeds import derive, sample, shuffled
 
 Indices = NDArray[np.int64]
-BLOCK = 1024  # clients whose shares of the classes are in memory at a time
+LEAST, DRAWS = 10, 1000  # of dirichlet-balanced: examples of every client, and draws until it gives up
 
 
 class Parts:
@@ -67,6 +71,7 @@ class Deal:
 
     labels: int64 [n] in range(C), of the training examples.  clients: how many get some.  seed: of this deal, 64 bits.
     owners: [n], whom each example belongs to, where clients.id_column says so.  beta, shards_per_client: settings.
+    groups: int64 [n], examples of one number go to one client; a Partition is given one entry a group, and no groups.
     """
 
     labels: Indices
@@ -75,6 +80,7 @@ class Deal:
     owners: Sequence[object] | NDArray[np.generic] | None = None
     beta: float = 1.0
     shards_per_client: int = 2
+    groups: Indices | None = None
 
 
 #: A partition: which examples each client gets, as [clients] arrays of indices into the labels.
@@ -86,8 +92,10 @@ def partition(name: str, deal: Deal) -> Parts:
 
     name: a key of PARTITIONS, or FILE.py:NAME, a function of the user's own.
     Raises ConfigError if no such partition exists, e.g. with fewer examples than clients, or if the user's own loses an
-    example, deals one twice, or leaves a client with none.
+    example, deals one twice, or leaves a client with none; DataError if it goes by owners and a group has two.
     """
+    if deal.groups is not None:
+        return _of_groups(name, deal, deal.groups)
     n = len(deal.labels)
     if n < deal.clients:
         raise ConfigError(
@@ -108,6 +116,30 @@ def partition(name: str, deal: Deal) -> Parts:
     for part in parts:
         part.sort()
     return parts
+
+
+def _of_groups(name: str, deal: Deal, groups: Indices) -> Parts:
+    """The same of groups, in the order of their first examples."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    first, group = first[order], np.argsort(order)[group]
+    owners = None if deal.owners is None else np.asarray(deal.owners)
+    if owners is not None and (name == "natural" or is_outside(name)):
+        others = np.flatnonzero(owners[first][group] != owners)
+        if len(others):
+            one, two = owners[first][group][others[0]], owners[others[0]]
+            raise DataError(
+                f"clients.partition={name!r}: examples of one group belong to {str(one)!r} and to {str(two)!r}; "
+                "a group (task.group) must have one owner (clients.id_column)"
+            )
+    of_group = replace(deal, labels=deal.labels[first], owners=None if owners is None else owners[first], groups=None)
+    try:
+        parts = partition(name, of_group)
+    except ConfigError as e:
+        raise ConfigError(f"{e} (groups of examples, which are not divided, are counted as one: task.group)") from None
+    client = np.empty(len(first), np.int64)
+    client[parts.flat] = np.repeat(np.arange(deal.clients), np.diff(parts.starts))
+    return Parts.cut(np.argsort(client[group], kind="stable"), np.bincount(client[group], minlength=deal.clients))
 
 
 def _misdealt(parts: Parts, deal: Deal) -> str:
@@ -167,6 +199,47 @@ def _filled(parts: list[Indices]) -> list[Indices]:
     return parts
 
 
+def _dirichlet_balanced(deal: Deal) -> Parts:
+    # Not flwr-datasets' self_balancing: it gives up after ten draws, and a client with the mean may get more.
+    n, clients = len(deal.labels), deal.clients
+    if n < LEAST * clients:
+        raise ConfigError(
+            f'clients.partition="dirichlet-balanced": {n} examples give no {clients} clients {LEAST} each; '
+            f"use clients.count={n // LEAST} or less"
+            if n >= LEAST
+            else f'clients.partition="dirichlet-balanced": a client has {LEAST} examples, and there are only {n}'
+        )
+    order = _shuffled(n, deal.seed)
+    order = order[np.argsort(deal.labels[order], kind="stable")]
+    sizes = np.bincount(deal.labels)
+    for attempt in range(DRAWS):
+        if (counts := _balanced(sizes, clients, deal.beta, derive(deal.seed, "balanced", attempt))) is not None:
+            break
+    else:
+        raise ConfigError(
+            f'clients.partition="dirichlet-balanced": none of {DRAWS:,} draws gives each of {clients} clients {LEAST} '
+            f"of {n} examples; use a larger clients.beta than {deal.beta:g}, or fewer clients"
+        )
+    client = np.repeat(np.tile(np.arange(clients), len(sizes)), counts.ravel())
+    return Parts.cut(order[np.argsort(client, kind="stable")], counts.sum(axis=0))
+
+
+def _balanced(sizes: Indices, clients: int, beta: float, seed: int) -> Indices | None:
+    """int64 [C, clients], examples of each class that each client gets; None if one gets less than LEAST in all.
+
+    sizes: int64 [C], examples of each class.
+    """
+    rng, counts = np.random.Generator(np.random.Philox(seed)), np.zeros((len(sizes), clients), np.int64)
+    for size, row in zip(sizes, counts, strict=True):
+        shares = rng.dirichlet(np.full(clients, beta)) * (counts.sum(axis=0) < sizes.sum() / clients)
+        if not shares.sum() > 0:  # a small beta puts all into few shares, in which nothing may be left
+            return None
+        cuts = (np.cumsum(shares / shares.sum()) * size).astype(np.int64)
+        cuts[-1] = size
+        row[:] = np.diff(cuts, prepend=0)
+    return counts if counts.sum(axis=0).min() >= LEAST else None
+
+
 def _shards(deal: Deal) -> Parts:
     labels, clients, shards_per_client, seed = deal.labels, deal.clients, deal.shards_per_client, deal.seed
     # Not flwr-datasets' ShardPartitioner: it leaves out what does not fill a shard, up to half of the data.
@@ -212,61 +285,9 @@ def _natural(deal: Deal) -> Parts:
 PARTITIONS: dict[str, Partition] = {
     "iid": _iid,
     "dirichlet": _dirichlet,
+    "dirichlet-balanced": _dirichlet_balanced,
     "shards": _shards,
     "quantity": _quantity,
     "natural": _natural,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class PartitionReport:
-    """counts: int64 [clients, C], examples of each class with each client.  names: the C classes.
-
-    skew: mean over clients of the total variation distance between the client's classes and everybody's, in [0, 1]:
-    0 where all clients look alike.  classes: mean number of classes a client holds.
-    """
-
-    counts: Indices
-    names: list[str]
-    skew: float
-    classes: float
-
-    @property
-    def sizes(self) -> Indices:
-        """int64 [clients], examples a client."""
-        return self.counts.sum(axis=1)
-
-    def data(self, most: int = 50) -> dict[str, Any]:
-        """What partition.json holds and `hpcfed plot` draws; small for any number of clients.
-
-        counts: of the first `most` clients.  sizes: smallest, median and largest number of examples a client.
-        """
-        return {
-            "clients": len(self.counts),
-            "examples": int(self.counts.sum()),
-            "sizes": np.quantile(self.sizes, [0, 0.5, 1]).tolist(),
-            "skew": round(self.skew, 4),
-            "classes": round(self.classes, 4),
-            "names": self.names,
-            "counts": self.counts[:most].tolist(),
-        }
-
-    def line(self) -> str:
-        """The partition in one line: 10 clients hold 700 examples, ..."""
-        smallest, median, largest = np.quantile(self.sizes, [0, 0.5, 1])
-        return (
-            f"{len(self.counts):,} clients hold {self.counts.sum():,} examples, {smallest:g} to {largest:g} each "
-            f"(median {median:g}); {self.classes:.3g} of {len(self.names)} classes a client, skew {self.skew:.2f}"
-        )
-
-
-def partition_report(parts: Parts | Sequence[Indices], labels: Indices, names: Sequence[str]) -> PartitionReport:
-    """How classes and sizes differ between clients: what the line and the picture show."""
-    counts = np.empty((len(parts), len(names)), np.int64)
-    for k, part in enumerate(parts):
-        counts[k] = np.bincount(labels[part], minlength=len(names))
-    everybody, away = counts.sum(axis=0) / counts.sum(), 0.0
-    for low in range(0, len(parts), BLOCK):
-        some = counts[low : low + BLOCK]
-        away += float(np.abs(some / some.sum(axis=1, keepdims=True) - everybody).sum())
-    return PartitionReport(counts, list(names), away / len(parts) / 2, float((counts > 0).sum(axis=1).mean()))
+BY_CLASS = ("dirichlet", "dirichlet-balanced", "shards")  # those that look at classes

@@ -18,7 +18,8 @@ from typing import Protocol
 import numpy as np
 
 from ..seeds import derive, sample
-from .partition import PartitionReport, Parts, partition_report
+from .partition import Parts
+from .report import PartitionReport, partition_report
 
 
 class Digested(Protocol):

@@ -13,8 +13,8 @@ from .outside import is_outside
 from .section import NotNegative, Positive, Section
 
 #: How training data are dealt to clients; without meaning where clients.manifest says who holds what.
-DEALS = ("beta", "shards_per_client", "id_column")
-PARTITIONS = ("iid", "dirichlet", "shards", "natural", "quantity", "manifest")
+DEALS = ("beta", "shards_per_client", "id_column", "class_column")
+PARTITIONS = ("iid", "dirichlet", "dirichlet-balanced", "shards", "natural", "quantity", "manifest")
 
 
 class ModelConfig(Section):
@@ -37,8 +37,10 @@ class TaskConfig(Section):
     """A task that hpcfed knows, which picks columns, prompt, labels and metric; custom: all of them from here."""
     data: str | None = None
     """Where the data lie: a hub name (NAME:CONFIGURATION), a folder, a file or a pattern; default: the task's own."""
-    form: Literal["auto", "head", "prompt"] = "auto"
-    """head: a new classifier on top.  prompt: a language model is asked.  auto: what the model can."""
+    form: Literal["auto", "head", "prompt", "choices", "answer", "generate"] = "auto"
+    """head: a new classifier on top.  prompt: a language model is asked for one of the classes' words.  choices:
+    for one of an example's own candidates.  answer: for its own text.  generate: the same, and what the model
+    writes by itself is scored.  auto: what the task is and the model can."""
     train_split: str | None = None
     """What clients train on; default train."""
     eval_splits: list[str] | None = None
@@ -46,16 +48,42 @@ class TaskConfig(Section):
     text: list[str] | None = None
     """Columns that hold the text."""
     label: str | None = None
-    """Column that holds the label."""
+    """Column that holds the label; of candidates the right one, or several; else the answer's text, or several."""
+    choices: list[str] | None = None
+    """Columns that hold the candidates, one each, or one that holds a list of them."""
+    choice_labels: str | None = None
+    """Column that holds what the label calls the candidates, in their order; default: their numbers from 0, letters
+    from A, or texts."""
     prompt: str | None = None
-    """Template with {column} and one {verbalizer}."""
+    """Template with {column} and one {verbalizer}, or {answer} where answers differ from example to example; or the
+    same in Jinja, after "jinja:"."""
+    chat: bool = False
+    """Put the prompt into the tokenizer's chat template, as what the user says."""
     verbalizers: dict[str, str] | list[str] | None = None
     """A word for each class: {CLASS = "WORD", ...} by the names of the classes, or a list in their order."""
     bos: Literal["auto"] | StrictBool | Annotated[int, Field(ge=0, strict=True)] = "auto"
     """First token of a causal model's text. auto: what its tokenizer puts there.  true: the tokenizer's bos.  false:
     none.  A number: the token of that number (MeZO's OPT: 0)."""
     max_length: Positive | None = None
-    """Tokens beyond which an example is cut; default 256, or 128 for single texts of masked models and classifiers."""
+    """Tokens beyond which an example is cut; default: the task's own, else 256, or 128 for single texts of masked
+    models and classifiers, and 1,024 where answers differ from example to example."""
+    ends: str | None = None
+    """What ends an answer: eos (the tokenizer's token), or a text; default: the task's own, else eos."""
+    max_new_tokens: Positive | None = None
+    """Most tokens that the model writes in an evaluation; default: the task's own, else 50."""
+    objective: str = "auto"
+    """What clients train on.  candidates: cross-entropy over them.  answer: of the right answer's tokens, a mean an
+    example.  auto: what the task's paper does. A metric (accuracy, f1, em, rougeL, rougeL-fedkseed, or FILE.py:NAME
+    of your own) has no gradient: both sides are scored, or decoded and scored, and the better one wins the vote."""
+    metrics: list[str] | None = None
+    """What is reported of a split, the first above all; default: the task's own."""
+    group: str | None = None
+    """Column whose equal values belong together: such examples go to one client, and to one side of `dev`."""
+    held_out: dict[str, list[str]] | None = None
+    """{COLUMN = [VALUE, ...]}: training examples with one of these values are kept from the clients, and evaluated as
+    the split held_out; default: the task's own."""
+    dev: Positive | None = None
+    """So many training examples are kept from the clients, and evaluated as the split dev."""
     few_shot: Positive | None = None
     """Train on so many examples of every class."""
     few_shot_seed: int = 0
@@ -76,7 +104,7 @@ class TaskConfig(Section):
             raise ValueError(f"task.verbalizers={words!r}: an empty word answers nothing; write a word for each class")
         return words
 
-    @field_validator("eval_splits", "text")
+    @field_validator("eval_splits", "text", "choices", "metrics")
     @classmethod
     def _names(cls, names: list[str] | None, info: ValidationInfo) -> list[str] | None:
         if names and not all(name.strip() for name in names):
@@ -90,6 +118,22 @@ class TaskConfig(Section):
             raise ValueError("task.prompt='': is empty; leave it out for the task's own")
         return prompt
 
+    @model_validator(mode="after")
+    def _of_its_form(self) -> TaskConfig:
+        if self.form in ("head", "prompt"):
+            for setting in ("choices", "choice_labels", "ends", "max_new_tokens"):
+                if (value := getattr(self, setting)) is not None:
+                    raise ValueError(f'task.{setting}={value!r}: task.form="{self.form}" has no such setting')
+        if self.form in ("choices", "answer", "generate") and self.verbalizers is not None:
+            raise ValueError(
+                f'task.verbalizers: task.form="{self.form}" has answers of each example\'s own, no classes'
+            )
+        if self.choice_labels is not None and self.choices is None:
+            raise ValueError(
+                f"task.choice_labels={self.choice_labels!r}: task.choices must name the candidates' columns"
+            )
+        return self
+
 
 class ClientsConfig(Section):
     """Who owns the data, who votes in a round, and in which fixed groups clients are evaluated together."""
@@ -101,13 +145,17 @@ class ClientsConfig(Section):
     batch: Positive = 16
     """Examples of a client in a round."""
     partition: str = "iid"
-    """Who holds what: iid, dirichlet, shards, natural or quantity (docs/CLIENTS.md), or FILE.py:NAME of your own."""
+    """Who holds what: iid, dirichlet, dirichlet-balanced, shards, natural or quantity (docs/CLIENTS.md), or
+    FILE.py:NAME of your own."""
     beta: Annotated[float, Field(gt=0)] = 1.0
-    """Of the partitions dirichlet and quantity: the smaller, the more unlike the clients."""
+    """Of the partitions dirichlet, dirichlet-balanced and quantity: the smaller, the more unlike the clients."""
     shards_per_client: Positive = 2
     """Of the partition shards."""
     id_column: str | None = None
     """Of the partition natural: the column that names an example's owner."""
+    class_column: str | None = None
+    """Of the partitions that look at classes: the column whose values they are, in place of the label's. Tasks without
+    classes need it."""
     manifest: str | None = None
     """A file that names the clients, whose data lie in files of their own (docs/CLIENTS.md); count follows from it."""
     group: Positive = 1
@@ -125,6 +173,13 @@ class ClientsConfig(Section):
     def _known(cls, name: str) -> str:
         if name not in PARTITIONS and not is_outside(name):
             raise ValueError(f"clients.partition={name!r} is unknown{did_you_mean(name, PARTITIONS)}")
+        return name
+
+    @field_validator("class_column")
+    @classmethod
+    def _column(cls, name: str | None) -> str | None:
+        if name is not None and not name.strip():
+            raise ValueError(f"clients.class_column={name!r}: an empty name names nothing; leave it out for the label")
         return name
 
     @model_validator(mode="after")
@@ -224,6 +279,9 @@ class Recipe(Section):
     """Of everything random but the noise of privacy."""
     eval_every: NotNegative = 0
     """Rounds between evaluations; 0: before and after the run only."""
+    keep_best: bool = False
+    """Of the evaluated rounds, the one of the lowest loss on the split dev is the result, not the last; set task.dev,
+    or evaluate a split dev of your own."""
     eval_batch: Positive = 64
     """Examples in a forward pass of an evaluation."""
     check_every: NotNegative = 500
@@ -258,6 +316,11 @@ class Recipe(Section):
                 f"mesh.shards={self.mesh.shards}: {name} needs gradients, which a model spread for inference does not "
                 "give; use mesh.shards=1 or a zeroth-order method"
             )
+        if traits.dense and self.task.objective not in ("auto", "candidates", "answer"):
+            raise ValueError(
+                f"task.objective={self.task.objective!r}: {name} needs gradients, which a metric does not have; use a "
+                "zeroth-order method"
+            )
         if self.mesh.graphs and self.mesh.shards > 1:
             raise ValueError(
                 f"mesh.graphs=true: with mesh.shards={self.mesh.shards} a forward pass waits for other ranks, which no "
@@ -265,6 +328,8 @@ class Recipe(Section):
             )
         if self.mesh.graphs and traits.dense:
             raise ValueError(f"mesh.graphs=true: {name} does not probe, so there is nothing to replay; use false")
+        if self.keep_best:
+            _check_keeps(self)
         self.algorithm.check_cohort(self.clients.cohort)
         if self.privacy.mechanism != "none" and not traits.votes:
             who = " and ".join(voting())
@@ -294,6 +359,23 @@ def recipe_class(algorithm: type[AlgorithmConfig]) -> type[Recipe]:
     if algorithm is AlgorithmConfig:
         return Recipe
     return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, algorithm=(algorithm, ...))
+
+
+def _check_keeps(recipe: Recipe) -> None:
+    """What a run with keep_best cannot do."""
+    name, mechanism = recipe.algorithm.name, recipe.privacy.mechanism
+    if recipe.algorithm.traits.dense:
+        raise ValueError(f"keep_best=true: {name} leaves no orbit that a round could be rebuilt from; use false")
+    if mechanism != "none":
+        raise ValueError(
+            f'keep_best=true: which round is best on dev would tell of the data of dev, which privacy.mechanism="'
+            f'{mechanism}" gives no account of; use false'
+        )
+    if not recipe.eval_every:
+        raise ValueError(
+            "keep_best=true: with eval_every=0 there are the first and the last round only to choose from; "
+            "set eval_every to the rounds between evaluations"
+        )
 
 
 def _check_files(recipe: Recipe) -> None:

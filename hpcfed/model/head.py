@@ -9,7 +9,8 @@ one (MobileBERT appends another matrix, BART adds a bias of its own): train/tria
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,6 +55,18 @@ def release_head(model: nn.Module) -> None:
             _replace(model, module, module.__dict__["whole"])
 
 
+@contextmanager
+def whole_head(model: nn.Module) -> Iterator[None]:
+    """Inside, the model has its whole output embedding."""
+    parts = [module for module in model.modules() if isinstance(module, RowsLinear)]
+    release_head(model)
+    try:
+        yield
+    finally:
+        for part in parts:
+            _replace(model, part.__dict__["whole"], part)
+
+
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     for parent in list(model.modules()):
         for attribute, child in list(parent._modules.items()):
@@ -73,18 +86,20 @@ def make_forward(
 
     keep_last: the last positions that it reads (0: all).  head_rows: tokens whose logits it reads; None: all.
     restrict: compute no others, where the head is a plain linear layer; else they are picked from the logits of all.
+    An input answer_mask [R, K], which no model takes, says that the last K + 1 positions are read.
     """
     release_head(model)
     dtype = next(model.parameters()).dtype
-    extra: dict[str, Any] = {}
-    if keep_last and takes(model, "logits_to_keep"):
-        extra["logits_to_keep"] = keep_last
+    keeps = takes(model, "logits_to_keep")
+    extra: dict[str, Any] = {"logits_to_keep": keep_last} if keep_last and keeps else {}
     pick = None if head_rows is None or (restrict and restrict_head(model, head_rows)) else list(head_rows)
 
     def forward(inputs: dict[str, Tensor]) -> Tensor:
         inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+        answers = inputs.pop("answer_mask", None)
+        kept = {"logits_to_keep": answers.shape[1] + 1} if answers is not None and keeps else extra
         with row.peers():
-            logits: Tensor = model(**inputs, **extra).logits
+            logits: Tensor = model(**inputs, **kept).logits
         return logits if pick is None else logits[..., pick]
 
     return forward

@@ -99,7 +99,11 @@ def _checked(path: Path, raw: bytes) -> Orbit:
 
 
 def load_any(path: str | Path) -> Orbit:
-    """The orbit in a journal, a sealed file, or a run folder with either or both (then the longer; sealed on a tie)."""
+    """The orbit in a journal, a sealed file, or a run folder with either or both.
+
+    Of both the one of the longer run; sealed on a tie. With keep_best (header.task has "kept") a run is longer than its
+    sealed orbit: it had all of the planned rounds.
+    """
     path = Path(path)
     if path.is_dir():
         return _load_folder(path)
@@ -123,11 +127,22 @@ def _load_folder(folder: Path) -> Orbit:
         raise OrbitError(f"{folder}: a run without an orbit: its method sends dense weights ({WEIGHTS} there)")
     if not orbits:
         raise OrbitError("; ".join(problems) or f"{folder}: neither {ORBIT} nor {JOURNAL} in this folder")
-    best = max(orbits, key=lambda orbit: orbit.rounds)  # the first of equals: sealed
+    best = max(orbits, key=_run)  # the first of equals: sealed
+    if problems and "kept" in best.header.task and best.rounds >= best.header.schedule["rounds"]:
+        raise OrbitError(
+            f"{'; '.join(problems)}; {JOURNAL} has all rounds, not only those that were kept; name it if they will do"
+        )
     for other in orbits:
-        if lasting(other.header) != lasting(best.header) or other.decisions != best.decisions[: other.rounds]:
+        common = min(other.rounds, best.rounds)
+        if lasting(other.header) != lasting(best.header) or other.decisions[:common] != best.decisions[:common]:
             raise OrbitError(f"{folder}: {ORBIT} and {JOURNAL} are of different runs; name one of the files")
     return Orbit(best.header, best.decisions, best.fingerprint, best.path, (*best.notes, *problems))
+
+
+def _run(orbit: Orbit) -> int:
+    """Rounds that its run had behind it, of which keep_best may have kept fewer."""
+    chosen = orbit.fingerprint is not None and "kept" in orbit.header.task
+    return max(orbit.rounds, orbit.header.schedule["rounds"]) if chosen else orbit.rounds
 
 
 def lasting(header: Header) -> Header:

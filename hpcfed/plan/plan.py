@@ -30,8 +30,9 @@ from ..model import Outline, check_shards, checkpoint_names, model_kind, outline
 from ..model.head import computes, make_forward
 from ..orbit import Header, sealed_bytes
 from ..privacy import make_privacy
-from ..tasks import kind_of, task_info, told, usual_length
+from ..tasks import TaskInfo, kind_of, task_info, told, usual_length
 from ..tasks.base import LANGUAGE
+from ..tasks.evaluate import TOKENS
 from ..transport.mesh import MeshShape
 from ..transport.row import Row
 from ..transport.wire import encode_bits, encode_sum
@@ -40,6 +41,7 @@ from .footprint import Memory, footprint, split_bytes
 from .meter import Meter
 
 CLASSES = 2  # of a custom task, whose data are not read
+CHOICES, ANSWER = 4, 32  # candidates of an example in one column, and tokens of an answer: not read either
 USABLE = 0.9  # of a GPU's memory: the rest is for its context and for what the allocator cannot hand out
 CPU_TFLOPS, CPU_DRAWS = 0.1, 2.0  # a thread: OPT-125M's forward pass, and benchmarks/noise.py (G/s)
 GPU_DRAWS = 300.0  # G/s
@@ -229,19 +231,21 @@ def make_plan(recipe: Recipe, tokens: int | None = None, device: str = "cpu") ->
     """
     info = task_info(recipe.task)
     kind = kind_of(recipe.task, model_kind(recipe.model))
-    labels = [str(name) for name in recipe.task.verbalizers or info.labels or range(CLASSES)]
+    labels = [str(name) for name in recipe.task.verbalizers or info.labels or range(0 if info.open else CLASSES)]
     shadow = outline(recipe.model, kind, labels)
     weights = Weights(shadow.model, recipe.algorithm.train_only, names=checkpoint_names(shadow.model))
     length = _length(recipe, kind, shadow, tokens)
     pool = _pool(recipe)
     split = split_bytes(shadow.model)
     # Which logits are computed: a prompted task scores one word a class.
-    heads = list(range(len(labels))) if kind in LANGUAGE else None
-    last = int(kind == "causal-lm")
+    heads = list(range(len(labels))) if kind in LANGUAGE and not info.open else None
+    last = ANSWER + 1 if info.open else int(kind == "causal-lm")
+    trained, judged = _sequences(info)
     forward = make_forward(shadow.model, Row(), last, heads)
     header = make_header(recipe, weights, kind, labels, pool, "0" * 32, told(recipe.task, kind, length))
     examples = _examples(recipe, header, pool, length)
-    inputs, evaluated = _inputs(shadow, examples, length), _inputs(shadow, recipe.eval_batch, length)
+    inputs = _inputs(shadow, examples * trained, length)
+    evaluated = _inputs(shadow, min(recipe.eval_batch * judged, max(judged, TOKENS // length)), length)
     with Meter([]).measuring():  # some models ask for values, which it answers
         whole = bool(heads) and not computes(forward, inputs, len(heads or ()))
     if whole:
@@ -267,6 +271,14 @@ def make_plan(recipe: Recipe, tokens: int | None = None, device: str = "cpu") ->
         orbit=None if recipe.algorithm.traits.dense else sealed_bytes(header, recipe.rounds),
         notes=_notes(recipe, kind, info.labels or recipe.task.verbalizers, tokens, length),
     )
+
+
+def _sequences(info: TaskInfo) -> tuple[int, int]:
+    """Sequences of an example in training and in an evaluation."""
+    if not info.open or info.open.form != "choices":
+        return 1, 1
+    many = len(info.open.choices) if len(info.open.choices) > 1 else CHOICES
+    return (many if info.open.objective == "candidates" else 1), many
 
 
 def _length(recipe: Recipe, kind: str, shadow: Outline, tokens: int | None) -> int:

@@ -51,7 +51,7 @@ class Hosted:
         if self._flips:
             for k, example in enumerate(examples):
                 if members[slot[k]] in self._flips:
-                    example["label"] = flipped(example["label"], len(self.task.labels))
+                    example["label"] = flipped(example["label"], len(example.get("choices", self.task.labels)))
         tokens = np.array([self.task.tokens(example) for example in examples])
         order = np.argsort(tokens, kind="stable")
         start = 0

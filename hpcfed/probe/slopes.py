@@ -13,7 +13,6 @@ Promise  a walk leaves no trace: the weights come back bit for bit; tests/unit/p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +21,14 @@ from torch import Tensor
 from ..clock import UPDATE, Clock
 from ..config import Recipe
 from ..messages import Slopes, Steps, Update
+from ..tasks import Batch, Task
 from ..weights import Copy, apply_
+from .decode import decode_sides
 from .dual import Probe
 from .hosted import Hosted
 
+#: (probe, batch, seed, mu) -> float32 [n] of each side: the losses at w + mu z and at w - mu z.
+Sides = Callable[[Probe, Batch, int, float], Sequence[Tensor]]
 Measured = tuple[np.ndarray, np.ndarray]  # slopes float64 [m, s], mean losses float64 [m]
 
 
@@ -39,6 +42,7 @@ class ClientProbe:
     def __init__(self, hosted: Hosted, probe: Probe, recipe: Recipe, clock: Clock) -> None:
         self._hosted, self._probe, self._clock = hosted, probe, clock
         self._mu, self._rounding = recipe.algorithm.mu, recipe.rounding
+        self._sides = from_writing(hosted.task) if hosted.task.decodes else from_logits(hosted.task.losses)
         self.found = self.zeros = 0
         self._copy = Copy(probe.weights, host=recipe.algorithm.walk_copy == "host")
 
@@ -95,7 +99,7 @@ class ClientProbe:
         """Slopes and losses of these clients on these examples, where the weights are now."""
         batches = list(self._hosted.micro_batches(members, examples))
         mu = self._mu if steps.mu is None else steps.mu
-        p, losses = slopes_of(self._probe, self._hosted.task.losses, batches, len(members), seeds, mu)
+        p, losses = slopes_of(self._probe, self._sides, batches, len(members), seeds, mu)
         # Shards walk by what they find: a last bit that differs would drive their weights apart.
         both = np.concatenate([p, losses[:, None]], 1)
         self._probe.weights.row.share(both)
@@ -106,16 +110,16 @@ class ClientProbe:
 
 def slopes_of(
     probe: Probe,
-    losses: Callable[[Tensor, Any], Tensor],
-    batches: Sequence[tuple[Any, np.ndarray]],
+    sides: Sides,
+    batches: Sequence[tuple[Batch, np.ndarray]],
     clients: int,
     seeds: Sequence[int],
     mu: float,
 ) -> Measured:
     """Slope of every client's mean loss along every direction, float64 [clients, q]; mean losses, float64 [clients].
 
-    losses: (logits, batch) -> float32 [n], a loss an example.  batches: (batch, whose int64 [n]): example i belongs to
-    client whose[i]; a client's examples may lie in several batches.  seeds: q directions.
+    sides: the losses of both sides.  batches: (batch, whose int64 [n]): example i belongs to client whose[i]; a
+    client's examples may lie in several batches.  seeds: q directions.
     Not finite where a loss is not. The mean loss is that of both sides and all directions, so L(w) up to O(mu^2).
     """
     rise, level = np.zeros((clients, len(seeds))), np.zeros(clients)
@@ -123,10 +127,29 @@ def slopes_of(
     queued: list[tuple[np.ndarray, int, Tensor]] = []
     for batch, whose in batches:
         for j, seed in enumerate(seeds):
-            sides = torch.stack([losses(x, batch) for x in probe.logits(batch.inputs, seed, mu, batch.real)])
-            queued.append((whose, j, sides.double()))
-    for whose, j, sides in queued:  # a GPU is waited for here, once, and not before all its work is queued
-        plus, minus = sides.cpu().numpy()
+            queued.append((whose, j, torch.stack(list(sides(probe, batch, seed, mu))).double()))
+    for whose, j, both in queued:  # a GPU is waited for here, once, and not before all its work is queued
+        plus, minus = both.cpu().numpy()
         rise[:, j] += np.bincount(whose, weights=plus - minus, minlength=clients)
         level += np.bincount(whose, weights=plus + minus, minlength=clients)
     return rise / (2 * mu * counts[:, None]), level / (2 * len(seeds) * counts)
+
+
+def from_logits(losses: Callable[[Tensor, Batch], Tensor]) -> Sides:
+    """Losses of both sides that a model's logits say.  losses: (logits, batch) -> float32 [n]."""
+    return lambda probe, batch, seed, mu: [losses(x, batch) for x in probe.logits(batch.inputs, seed, mu, batch.real)]
+
+
+def from_writing(task: Task) -> Sides:
+    """Minus the reward of what the model writes on each side."""
+    assert task.decoding
+    most, stop, padding = task.decoding.most, task.decoding.stop, task.form.right is not None
+
+    def losses(probe: Probe, batch: Batch, seed: int, mu: float) -> list[Tensor]:
+        written = decode_sides(probe, batch.inputs, seed, mu, most, stop, padding)
+        return [
+            task.unrewarded([task.read(ids, e) for ids, e in zip(side, batch.examples, strict=True)])
+            for side in written
+        ]
+
+    return losses

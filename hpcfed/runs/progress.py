@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -66,10 +66,14 @@ class Progress:
         if now - self._shown >= self._period:
             self._show(now)
 
-    def metric(self, t: int, split: str, metric: str, value: float, loss: float) -> None:
-        """An evaluation after t rounds; value: a fraction."""
-        self._metric = f"{split} {metric} {percent(value)}"
-        self.note(f"after round {t}: {self._metric}, loss {loss:.4g}")
+    def metrics(
+        self, t: int, split: str, values: Mapping[str, float], loss: float, majority: float | None = None
+    ) -> None:
+        """An evaluation after t rounds.  values: fractions, the main metric first.  majority: beside accuracy."""
+        told = [f"{metric} {percent(value)}" for metric, value in values.items()]
+        self._metric = f"{split} {told[0]}"
+        beside = [] if majority is None else [f"majority {percent(majority)}"]
+        self.note(f"after round {t}: {', '.join([self._metric, *told[1:], *beside])}, loss {loss:.4g}")
 
     def note(self, text: str) -> None:
         """One line that stays."""

@@ -19,6 +19,9 @@ from .progress import Progress, TensorBoardLog
 
 Callback = Callable[[dict[str, Any]], object]  # of the user, called with a line of metrics.jsonl
 
+#: What a line of metrics.jsonl says of a score; an older run's says less.
+SCORED = ("metric", "value", "loss", "examples", "values", "majority", "worst", "spread")
+
 
 class Trail(Protocol):
     """What a run goes on from.  rounds: behind it.  decisions: one a round; dense: none.  notes: for the user."""
@@ -41,7 +44,8 @@ class Trail(Protocol):
 class Past:
     """What earlier rounds left: how many, their seconds, bytes and scores, and how often the run was taken up again.
 
-    scores: rounds done -> split -> (value, loss, examples).  pairs: agreement.pairs of the logged rounds.
+    scores: rounds done -> split -> what its line of metrics.jsonl says of it (SCORED).
+    pairs: agreement.pairs of the logged rounds.
     abstentions: ballots that were none.  abstainers: ids of the clients whose they were.
     """
 
@@ -49,7 +53,7 @@ class Past:
     restarts: int = 0
     seconds: float = 0.0
     payload_bytes: int = 0
-    scores: dict[int, dict[str, tuple[float, float, int]]] = field(default_factory=dict)
+    scores: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
     pairs: list[float] = field(default_factory=list)
     abstentions: int = 0
     abstainers: list[int] = field(default_factory=list)
@@ -62,7 +66,7 @@ class Past:
     def from_json(raw: bytes) -> Past:
         """What `to_json` wrote."""
         past = Past(**json.loads(raw))
-        past.scores = {int(t): {k: (v, x, n) for k, (v, x, n) in scores.items()} for t, scores in past.scores.items()}
+        past.scores = {int(t): scores for t, scores in past.scores.items()}
         return past
 
 
@@ -224,10 +228,12 @@ class FolderRecord(Record):
     def score(self, record: Mapping[str, Any]) -> None:
         """Show an evaluation, and write its line."""
         t, split, metric = record["t"], record["split"], record["metric"]
-        self._progress.metric(t, split, metric, record["value"], record["loss"])
+        values = record.get("values") or {metric: record["value"]}
+        self._progress.metrics(t, split, values, record["loss"], record.get("majority"))
         self.folder.log(record)
         if self._board:
-            self._board.scalar(f"{split}/{metric}", record["value"], t)
+            for name, value in values.items():
+                self._board.scalar(f"{split}/{name}", value, t)
             self._board.scalar(f"{split}/loss", record["loss"], t)
         if self._on_score:
             self._on_score(dict(record))
@@ -266,7 +272,7 @@ def _recall(records: Iterable[Mapping[str, Any]], rounds: int, restarts: int, sp
     past = Past(rounds, restarts)
     for record in records:
         if "split" in record and isinstance(record.get("loss"), float):
-            score = record["value"], record["loss"], record["examples"]
+            score = {key: record[key] for key in SCORED if key in record}
             past.scores.setdefault(record["t"], {})[record["split"]] = score
         elif "wire_payload_bytes" in record:
             pairs = record.get("pairs")

@@ -8,9 +8,10 @@ Formula  table.py has every named task's columns, prompt and verbalisers; text.p
 
 from __future__ import annotations
 
-from .base import Batch, Column, Example, Examples, Form, OwnTask, Ragged, Task
-from .build import kind_of, load_task, task_info, told, usual_length
-from .table import CUSTOM, TASKS, Asked, TaskInfo
+from .asked import kind_of, task_info, told, usual_length
+from .base import Batch, Column, Decoding, Example, Examples, Form, OwnTask, Ragged, Task
+from .build import More, load_task
+from .table import CUSTOM, TASKS, Asked, Open, TaskInfo
 
 __all__ = [
     "CUSTOM",
@@ -18,9 +19,12 @@ __all__ = [
     "Asked",
     "Batch",
     "Column",
+    "Decoding",
     "Example",
     "Examples",
     "Form",
+    "More",
+    "Open",
     "OwnTask",
     "Ragged",
     "Task",

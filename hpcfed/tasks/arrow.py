@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ..errors import DataError, first_line
 from .images import decoded
 from .lines import endings, opened
+from .paths import feature_at
 from .rows import Rows
 from .tree import Node
 
@@ -55,7 +56,7 @@ class ArrowRows(Rows):
             raise DataError(f"{self.where}, row {row + 1}: column {name!r} is not UTF-8 text: {e.reason}") from None
 
     def class_names(self, name: str) -> list[str] | None:
-        feature = self._features.get(name)
+        feature = feature_at(self._features, name)
         names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
         return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .metrics import Answered, find_metric
 from .rows import Reading
 from .tokens import Lost
 
@@ -68,7 +70,9 @@ class Examples:
 
     columns: per feature a Ragged or an array whose dimension 0 is n.  labels: int64 [n] in range(C).
     owners: whom each example belongs to, [n] strings or integers, where the data set says so.
-    lost: what their texts lost on the way to tokens.
+    groups: int64 [n], examples of one group are not divided.  classes: int64 [n], what they are dealt by, if not by
+    labels.
+    lost: what their texts lost on the way to tokens.  texts: per feature n tuples of texts, beside the columns.
     """
 
     def __init__(
@@ -77,10 +81,15 @@ class Examples:
         labels: NDArray[np.int64],
         owners: NDArray[Any] | None = None,
         lost: Lost | None = None,
+        groups: NDArray[np.int64] | None = None,
+        classes: NDArray[np.int64] | None = None,
+        texts: Mapping[str, Sequence[tuple[str, ...]]] | None = None,
     ) -> None:
         assert all(len(column) == len(labels) for column in columns.values())
         self.columns, self.labels, self.owners = dict(columns), labels, owners
+        self.groups, self.classes = groups, classes
         self.lost = lost or Lost()
+        self.texts = dict(texts or {})
 
     def largest(self, column: str) -> int:
         """The largest number in a Ragged column; -1 if there is none."""
@@ -97,10 +106,13 @@ class Examples:
             h.update(name.encode())
             for part in (column.flat, column.starts) if isinstance(column, Ragged) else (column,):
                 h.update(np.ascontiguousarray(part).data)  # .tobytes() would copy all the data
+        for name, texts in sorted(self.texts.items()):
+            h.update(repr((name, list(texts))).encode())
         return h.hexdigest()
 
     def __getitem__(self, i: int) -> Example:
-        return {name: column[i] for name, column in self.columns.items()} | {"label": int(self.labels[i])}
+        features: Example = {name: column[i] for name, column in self.columns.items()}
+        return features | {name: texts[i] for name, texts in self.texts.items()} | {"label": int(self.labels[i])}
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +121,7 @@ class Batch:
     calls the model casts floating inputs to the model's dtype).  label: int64 [n].
     extra: what the scores need beside the logits, dimension 0 = rows.
     real: int64 [m], the places among rows * T of the tokens that are no padding, and of little that is; None: of all.
+    examples: that it is made of.
     """
 
     inputs: dict[str, Tensor]
@@ -116,6 +129,7 @@ class Batch:
     rows_per_example: int = 1
     extra: dict[str, Tensor] = field(default_factory=dict)
     real: Tensor | None = None
+    examples: Sequence[Example] = ()
 
     def without_padding(self) -> Batch:
         """The same batch with `real`, unless padding is less than LITTLE of it; for a batch on the CPU.
@@ -139,7 +153,7 @@ class Batch:
             return self
         inputs, extra = ({k: v.to(device) for k, v in tensors.items()} for tensors in (self.inputs, self.extra))
         real = None if self.real is None else self.real.to(device)
-        return Batch(inputs, self.label.to(device), self.rows_per_example, extra, real)
+        return replace(self, inputs=inputs, label=self.label.to(device), extra=extra, real=real)
 
 
 def cross_entropy(scores: Tensor, batch: Batch) -> Tensor:
@@ -147,9 +161,13 @@ def cross_entropy(scores: Tensor, batch: Batch) -> Tensor:
     return F.cross_entropy(scores, batch.label, reduction="none")
 
 
-def accuracy(scores: Tensor, batch: Batch) -> Tensor:
-    """bool [n]: is the class with the highest score, the first of equals, the right one?"""
-    return scores.argmax(dim=-1) == batch.label
+def of_classes(scores: Tensor, batch: Batch, logits: Tensor, labels: Sequence[str]) -> list[Answered]:
+    """The class with the highest score, the first of equals; scores [n, C]. A class without a name is its number."""
+    names = dict(enumerate(labels))
+    return [
+        Answered(chosen, names.get(chosen, str(chosen)), (right,), (names.get(right, str(right)),))
+        for chosen, right in zip(scores.argmax(dim=-1).tolist(), batch.label.tolist(), strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +180,9 @@ class Form:
     keep_last: how many of the last positions' logits suffice (logits_to_keep; sequences are padded on the left);
     0: all.  Logits of more positions than that are welcome too.
     right: the same padded on the right, for a causal model that does not leave out padding on the left.
-    loss: (scores, batch) -> [n].  credit: (scores, batch) -> [n] in [0, 1], whose mean over examples is the metric.
+    loss: (scores, batch) -> [n].  answered: (scores, batch, logits, labels) -> what the model answers to each example.
+    credit: (scores, batch) -> [n] in [0, 1], whose mean over examples is the metric, where that has a name of the
+    task's own.
     """
 
     collate: Callable[[Sequence[Example]], Batch]
@@ -172,15 +192,35 @@ class Form:
     keep_last: int = 0
     right: Form | None = None
     loss: Callable[[Tensor, Batch], Tensor] = cross_entropy
-    credit: Callable[[Tensor, Batch], Tensor] = accuracy
+    answered: Callable[[Tensor, Batch, Tensor, Sequence[str]], list[Answered]] = of_classes
+    credit: Callable[[Tensor, Batch], Tensor] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Decoding:
+    """How a model's own answers are written.
+
+    most: tokens of an answer.  stop: ids of the tokens that end it.  words: ids -> the answer's text.
+    prompts: examples -> Batch of the prompts alone, padded on the left.
+    """
+
+    most: int
+    stop: frozenset[int]
+    words: Callable[[Sequence[int]], str]
+    prompts: Callable[[Sequence[Example]], Batch]
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
     """A data set in the form that one kind of model sees it in.
 
-    labels: names of the C classes.  train: what the clients hold.  splits: what is evaluated, by name.
-    metric: name of what is reported of a split.  device: where batches are wanted, "cpu" or "cuda".
+    labels: names of the C classes; none where answers differ from example to example.  train: what the clients hold.
+    splits: what is evaluated, by name.
+    form: how the model sees an example in training; judge: in an evaluation, if otherwise.
+    metrics: names of what is reported of a split, the first above all.  decoding: how answers are written that the
+    metrics score; None: they score what the logits say.
+    objective: the metric that clients train on in place of the form's loss.
+    device: where batches are wanted, "cpu" or "cuda".
     readings: what was read of each split, the training data's first.  notes: what the user should know of it all.
     overlaps: notes on splits that clients train on, which depend on what these hold: a private run does not print them.
     told: how examples are put to the model, for who uses it afterwards: prompt, verbalizers, text, max_length, bos.
@@ -191,12 +231,20 @@ class Task:
     train: Examples
     splits: dict[str, Examples]
     form: Form
-    metric: str = "accuracy"
+    judge: Form | None = None
+    metrics: tuple[str, ...] = ("accuracy",)
+    decoding: Decoding | None = None
+    objective: str | None = None
     device: str = "cpu"
     readings: Mapping[str, Reading] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     overlaps: list[str] = field(default_factory=list)
     told: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """The main one."""
+        return self.metrics[0]
 
     @property
     def head_rows(self) -> list[int] | None:
@@ -208,9 +256,36 @@ class Task:
         """See Form."""
         return self.form.keep_last
 
+    @property
+    def counted(self) -> tuple[NDArray[np.int64], list[str]]:
+        """What training examples are counted as, int64 [n], and its names: classes, where there are any."""
+        if self.labels:
+            return self.train.labels, self.labels
+        return np.zeros(len(self.train), np.int64), ["examples"]
+
+    @property
+    def judged(self) -> Task:
+        """The same task as it is evaluated."""
+        return replace(self, form=self.judge or self.form, judge=None, objective=None)
+
+    @property
+    def decodes(self) -> bool:
+        """Clients train on what the model writes by itself."""
+        return self.objective is not None and self.decoding is not None
+
     def collate(self, examples: Sequence[Example]) -> Batch:
         """The examples as one batch on the device."""
-        return self.form.collate(examples).without_padding().to(self.device)
+        if self.decodes:
+            return self.prompts(examples)
+        return self._placed(self.form.collate(examples).without_padding(), examples)
+
+    def prompts(self, examples: Sequence[Example]) -> Batch:
+        """The examples' prompts alone, for the model to go on with."""
+        assert self.decoding
+        return self._placed(self.decoding.prompts(examples), examples)
+
+    def _placed(self, batch: Batch, examples: Sequence[Example]) -> Batch:
+        return replace(batch, examples=tuple(examples)).to(self.device)
 
     def tokens(self, example: Example) -> int:
         """See Form."""
@@ -218,11 +293,29 @@ class Task:
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """[n]: the loss of each example; logits as Form.scores wants them."""
+        if self.objective is not None:
+            return self.unrewarded(self.answered(logits, batch))
         return self.form.loss(self.form.scores(logits, batch), batch)
 
-    def credits(self, logits: Tensor, batch: Batch) -> Tensor:
-        """[n] in [0, 1]: what each example adds to the metric."""
-        return self.form.credit(self.form.scores(logits, batch), batch)
+    def answered(self, logits: Tensor, batch: Batch) -> list[Answered]:
+        """What the model answers to each example; logits as Form.scores wants them."""
+        return self.form.answered(self.form.scores(logits, batch), batch, logits, self.labels)
+
+    def read(self, ids: Sequence[int], example: Example) -> Answered:
+        """What the model has answered in tokens of its own."""
+        assert self.decoding
+        return Answered(None, self.decoding.words(ids), (), example["references"])
+
+    def unrewarded(self, answers: Sequence[Answered]) -> Tensor:
+        """float32 [n]: minus the objective's value of each answer."""
+        assert self.objective is not None
+        each = find_metric(self.objective, "task.objective").each
+        assert each is not None
+        return torch.tensor([-each(answer) for answer in answers], dtype=torch.float32)
+
+    def credits(self, logits: Tensor, batch: Batch) -> Tensor | None:
+        """[n] in [0, 1]: what each example adds to a metric of the task's own; None where it has none."""
+        return None if self.form.credit is None else self.form.credit(self.form.scores(logits, batch), batch)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,9 @@
-"""A recipe's [task] section made into a Task: which columns, which prompt, which rows.
+"""A recipe's [task] section made into a Task: which rows of the data become examples of which split.
+
+    TRAIN        what clients hold, less what is held out of it
+    dev          task.dev examples of the training data, drawn at random
+    held_out     those whose column says what task.held_out lists
+    the others   task.eval_splits
 
 Promise  every rank that reads the same data gets the same Task, bit for bit
 """
@@ -6,91 +11,54 @@ Promise  every rank that reads the same data gets the same Task, bit for bit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..config.outside import is_outside
 from ..errors import ConfigError, DataError, did_you_mean
-from .base import IMAGES, LANGUAGE, Column, Examples, Form, Task
-from .classes import Head, found_classes, head_note, ordered, words_note, words_of
-from .columns import owners_of, texts_of
+from .asked import reward, task_info
+from .base import Examples, Task
+from .carve import carve
+from .class_rows import ClassRows
+from .classes import Head, head_note, ordered
+from .columns import codes_of, owners_of
 from .digits import digits_arrays
-from .images import array_form, encode_images, image_form
-from .labels import Classes, class_indices, few_shot, limited, spell
+from .images import array_form
+from .labels import Classes, Indices, few_shot, limited, spell
 from .load import open_splits
-from .own import load_own, own_kind, own_task
-from .prompts import parse_prompt
+from .open_rows import OpenRows
+from .own import load_own
 from .rows import Reading, Split
 from .sources import Gathered, Source, read_sources, real_path
-from .table import CUSTOM, TASKS, TaskInfo
-from .text import Encode, Where, causal_form, classifier_form, masked_form
-from .tokens import Lost
+from .table import TaskInfo
 
 if TYPE_CHECKING:
     from ..config import TaskConfig
 
+DEV, HELD_OUT = "dev", "held_out"  # splits that are taken from the training data
 _ON_TRAINING = "scores on it are scores on training data"
 
 
-def task_info(config: TaskConfig) -> TaskInfo:
-    """The named task with the recipe's columns and splits in place of its own; for "custom" all from the recipe."""
-    if is_outside(config.name):
-        outside = own_task(config)
-        return TaskInfo(None, () if outside.kinds == (IMAGES,) else ("text",), "label", outside.labels)
-    if config.name == CUSTOM:
-        if config.data is None:
-            raise ConfigError('task.name="custom": task.data must say where the data lie (hub name, folder or file)')
-        known = TaskInfo(None, tuple(config.text or ()), "label", ())
-    elif config.name in TASKS:
-        known = TASKS[config.name]
-    else:
-        raise ConfigError(f"task.name={config.name!r} is not a task{did_you_mean(config.name, [*TASKS, CUSTOM])}")
-    if config.text is not None and len(config.text) != len(known.text):
-        own = f"{len(known.text)} text columns ({', '.join(known.text)})" if known.text else "images, no text"
-        raise ConfigError(f"task.text={config.text}: task {config.name} reads {own}")
-    return known
+class More(NamedTuple):
+    """Columns that say more of a training example.  owners: whom it belongs to.  classes: what it is dealt by."""
 
-
-def kind_of(config: TaskConfig, native: str) -> str:
-    """What to load the model as: image-classification, sequence-classification, causal-lm or masked-lm.
-
-    native: what the model's folder says it is (model.model_kind), one of the same four.
-    Raises ConfigError if the task and the model do not go together.
-    """
-    if is_outside(config.name):
-        return own_kind(config, native)
-    info = task_info(config)
-    if not info.text:
-        if native != IMAGES:
-            cure = "; for text, task.text must name the text columns" if config.name == CUSTOM else ""
-            raise ConfigError(f"task.name={config.name!r} is about images, the model is a {native} model{cure}")
-        return native
-    if native == IMAGES:
-        raise ConfigError(f"task.name={config.name!r} is about text, the model is an image classifier")
-    if config.form == "head":
-        return "sequence-classification"
-    if native in LANGUAGE:
-        prompted = config.name != CUSTOM or config.prompt is not None or config.form == "prompt"
-        return native if prompted else "sequence-classification"
-    if config.form == "prompt":
-        raise ConfigError(f'task.form="prompt" needs a language model, the model is a {native} model')
-    return native
+    owners: str | None = None
+    classes: str | None = None
 
 
 def load_task(
     config: TaskConfig,
     kind: str,
     processor: Any,
-    owners: str | None = None,
+    more: More = More(),  # noqa: B008  it is a tuple
     sources: Sequence[Source] | None = None,
     head: Head | None = None,
 ) -> Task:
     """Data of `config` encoded for a model of `kind`.
 
     processor: what model.load_processor gave for it (tokenizer, or what the model says about its images).
-    owners: column that says whom an example belongs to, kept in Task.train.owners.
+    more: clients.id_column and clients.class_column, kept in Task.train.owners and .classes.
     sources: where the training data are instead, a client each; Task.train is Gathered from them then.
     head: the classifier's head that the checkpoint has (model.head_labels), whose classes the task's are then.
     Raises ConfigError for settings that do not fit, DataError for data that do not.
@@ -100,74 +68,189 @@ def load_task(
     info = task_info(config)
     if config.name == "digits":
         return _load_digits(config, info, head)
-    train_split = config.train_split or "train"
-    eval_splits = list(config.eval_splits if config.eval_splits is not None else info.eval_splits)
-    data = config.data or info.data
-    assert data is not None
-    # The revision in the table belongs to the hub name in the table.
-    revision = info.revision if config.data in (None, info.data) else None
-    wanted = [*(config.text or info.text), config.label or info.label, *([owners] if owners else [])]
-    trained = [train_split] if sources is None else []
-    splits = open_splits(data, [*trained, *eval_splits], train_split, wanted, revision)
-    read = {split: _labelled(config, info, opened) for split, opened in splits.items()}
-    classes, notes = _classes(config, info, [read[split] for split in splits], kind, head)
-    labels = classes.labels
-    encode, form, asked = _form(config, info, kind, processor, classes)
-    notes += words_note(config.verbalizers, classes) if kind in LANGUAGE else _unused(config, kind)
-
-    def pick(split: str, read: _Labelled, limits: _Limits, owners: str | None) -> tuple[Examples, Reading]:
-        opened, values, names = read
-        index = opened.checked(values, lambda v, where: class_indices(v, classes, where, names, info.unlabelled))
-        met[split] = {int(i) for i in np.unique(index) if i >= 0}
-        rows = _rows(config, index, labels, opened.where, *limits, split)
-        examples = _examples(config, info, opened, rows, index, encode, owners)
-        return examples, _reading(opened, index, len(rows), split == train_split)
-
-    picked, readings, met = {}, {}, dict[str, set[int]]()
-    for split, one in read.items():
-        of_train = split == train_split
-        limits = (config.train_limit, config.few_shot) if of_train else (config.eval_limit, None)
-        picked[split], readings[split] = pick(split, one, limits, owners if of_train else None)
-    _check_met(met, train_split, labels)
-    notes += [note for opened in splits.values() for note in opened.notes]
-    if sources is None:
-        train: Examples = picked[train_split]
-        overlaps = _seen_in_training(train_split, picked)
-        notes += [f"{train_split} is trained on and evaluated: {_ON_TRAINING}"] if train_split in eval_splits else []
-    else:
-        train = gathered = read_sources(
-            sources,
-            train_split,
-            wanted,
-            lambda split: pick(train_split, _labelled(config, info, split), (None, None), None),
-        )
-        readings = {train_split: gathered.reading} | readings
-        overlaps = _seen_by_clients(gathered, splits, picked)
-        notes += gathered.notes
-    evaluated = {split: picked[split] for split in eval_splits}
-    return Task(
-        config.name, labels, train, evaluated, form, readings=readings, notes=notes, overlaps=overlaps, told=asked
+    reader: OpenRows | ClassRows = (
+        OpenRows(config, info, kind, processor) if info.open else ClassRows(config, info, kind, processor, head)
     )
+    return _Loader(config, info, reader, more).load(sources)
 
 
-def _unused(config: TaskConfig, kind: str) -> list[str]:
-    """Notes on settings that a model with a head for classes has no use for."""
-    names = ["prompt", "max_length"] if kind == IMAGES else ["prompt"]
-    given = [f"task.{name}" for name in names if getattr(config, name) is not None]
-    what = "pictures" if kind == IMAGES else "the text itself"
-    return [f"{name} is not used: the model has a head for the classes, which is shown {what}" for name in given]
+class _Loader:
+    """Reads the splits of a task.  reader: how its rows are read."""
+
+    def __init__(self, config: TaskConfig, info: TaskInfo, reader: OpenRows | ClassRows, more: More) -> None:
+        self._config, self._info, self._reader, self._more = config, info, reader, more
+        self._train = config.train_split or "train"
+        held_out = config.held_out or ({info.held_out[0]: list(info.held_out[1])} if info.held_out else {})
+        if len(held_out) > 1:
+            raise ConfigError(f"task.held_out={held_out}: name one column, {{COLUMN = [VALUE, ...]}}")
+        self._held_out = next(iter(held_out.items()), None)
+        if self._train in (DEV, HELD_OUT) and (config.dev or self._held_out):
+            raise ConfigError(f"task.train_split={self._train!r}: a split of that name is taken from the training data")
+
+    def load(self, sources: Sequence[Source] | None) -> Task:
+        """The task.  sources: as load_task."""
+        config, info, reader, train_split = self._config, self._info, self._reader, self._train
+        taken = [*([DEV] if config.dev else []), *([HELD_OUT] if self._held_out else [])]
+        if taken and sources is not None:
+            setting = "dev" if config.dev else "held_out"
+            raise ConfigError(f"task.{setting}: with clients.manifest every client's data are its own; leave it out")
+        eval_splits = list(config.eval_splits if config.eval_splits is not None else info.eval_splits)
+        data = config.data or info.data
+        if data is None:
+            raise ConfigError(f"task.name={config.name!r}: task.data must say where the data lie (a folder or a file)")
+        # The revision in the table belongs to the hub name in the table.
+        revision = info.revision if config.data in (None, info.data) else None
+        group = config.group or info.group
+        more = [*(name for name in self._more if name), *([group] if group else [])]
+        wanted = [*reader.columns, *more, *([self._held_out[0]] if self._held_out else [])]
+        roots = [*wanted, *(info.unfold.roots if info.unfold else ())]
+        trained = [train_split] if sources is None else []
+        opened = open_splits(
+            data, [*trained, *(s for s in eval_splits if s not in taken)], train_split, roots, revision
+        )
+        splits = {name: self._flat(split) for name, split in opened.items()}
+        reader.learn(splits)
+        notes = list(reader.notes)
+
+        picked, readings, met = dict[str, Examples](), dict[str, Reading](), dict[str, set[int]]()
+        for name, split in splits.items():
+            index = reader.index(split)
+            met[name] = {int(i) for i in np.unique(index) if i >= 0}
+            known = np.flatnonzero(index >= 0)
+            if not len(known):
+                raise DataError(
+                    f"{split.where}: no row has a label; task.eval_splits and task.train_split name other splits"
+                )
+            if name != train_split:
+                rows = limited(known, config.eval_limit, config.few_shot_seed, f"limit {name}")
+                picked[name], readings[name] = self._read(name, split, rows, index)
+                continue
+            left = self._take(split, known, index, picked)
+            rows = self._chosen(left, index, split)
+            picked[name], readings[name] = self._read(name, split, rows, index, len(known) - len(left))
+        if reader.labels:
+            _check_met(met, train_split, reader.labels)
+        notes += [note for split in opened.values() for note in split.notes]
+        if sources is None:
+            train: Examples = picked[train_split]
+            overlaps = _seen_in_training(train_split, picked)
+            notes += (
+                [f"{train_split} is trained on and evaluated: {_ON_TRAINING}"] if train_split in eval_splits else []
+            )
+        else:
+            train = gathered = read_sources(sources, train_split, roots, self._of_client)
+            readings = {train_split: gathered.reading} | readings
+            overlaps = _seen_by_clients(gathered, splits, picked)
+            notes += gathered.notes
+        evaluated = {split: picked[split] for split in dict.fromkeys([*eval_splits, *taken])}
+        training, judge = reader.forms
+        return Task(
+            config.name,
+            reader.labels,
+            train,
+            evaluated,
+            training,
+            judge=judge,
+            metrics=reader.metrics,
+            decoding=reader.decoding,
+            objective=reward(config),
+            readings=readings,
+            notes=notes,
+            overlaps=overlaps,
+            told=reader.told,
+        )
+
+    def _flat(self, split: Split) -> Split:
+        """The split with a row for every example."""
+        unfold = self._info.unfold
+        return unfold.flat(split) if unfold and self._config.text is None else split
+
+    def _take(self, split: Split, known: Indices, index: Indices, picked: dict[str, Examples]) -> Indices:
+        """The rows that are left to the clients, where others are put into `picked`."""
+        if self._held_out:
+            column, values = self._held_out
+            said = [None if value is None else str(value) for value in split.column(column, "task.held_out")]
+            if missing := [value for value in values if value not in said]:
+                raise DataError(
+                    f"{split.where}: task.held_out: no row has {missing[0]!r} in column {column!r}"
+                    f"{did_you_mean(missing[0], sorted({s for s in said if s is not None}))}"
+                )
+            out = np.array([said[i] in values for i in known], bool)
+            if out.all():
+                raise DataError(f"{split.where}: task.held_out leaves nothing to train on")
+            rows = limited(known[out], self._config.eval_limit, self._config.few_shot_seed, f"limit {HELD_OUT}")
+            picked[HELD_OUT], _ = self._read(HELD_OUT, split, rows, index)
+            known = known[~out]
+        if self._config.dev:
+            groups = self._groups(split)
+            kept, dev = carve(
+                None if groups is None else groups[known], len(known), self._config.dev, self._config.few_shot_seed
+            )
+            picked[DEV], _ = self._read(DEV, split, known[dev], index)
+            known = known[kept]
+        return known
+
+    def _chosen(self, known: Indices, index: Indices, split: Split) -> Indices:
+        """Those of the training rows that the two limits leave."""
+        config, shots = self._config, self._config.few_shot
+        if shots is not None:
+            if not self._reader.labels:
+                raise ConfigError(f"task.few_shot={shots}: the task has no classes; task.train_limit takes examples")
+            among = np.full(len(index), -1, np.int64)
+            among[known] = index[known]
+            known = few_shot(among, self._reader.labels, shots, config.few_shot_seed, split.where)
+        return limited(known, config.train_limit, config.few_shot_seed, f"limit {self._train}")
+
+    def _groups(self, split: Split) -> Indices | None:
+        """int64 [n], of all rows: which group each belongs to."""
+        if (group := self._config.group or self._info.group) is None:
+            return None
+        return codes_of(split, group, "task.group")
+
+    def _read(self, name: str, split: Split, rows: Indices, index: Indices, taken: int = 0) -> tuple[Examples, Reading]:
+        """Examples of these rows, and what became of all.  taken: rows that are in dev or held_out."""
+        examples, kept = self._reader.examples(split, rows, index)
+        if not len(examples):
+            raise DataError(
+                f"{split.where}: no row of it leaves room for an answer; task.max_length is too small for it"
+            )
+        owners, classes = self._more
+        of_train = name == self._train
+        if owners and (of_train or all(owners in part.names for part in split.parts)):
+            examples.owners = _owners(split, owners, of_train, kept)
+        if of_train:
+            examples.classes = None if classes is None else codes_of(split, classes, "clients.class_column")[kept]
+            groups = self._groups(split)
+            examples.groups = None if groups is None else groups[kept]
+        unlabelled = int((index < 0).sum())
+        left_out = {
+            "no label": unlabelled,
+            "no room for the answer": len(rows) - len(kept),
+            f"for {DEV} or {HELD_OUT}": taken,
+            _limit(of_train): len(index) - unlabelled - taken - len(rows),
+        }
+        files = tuple((part.where, len(part)) for part in split.parts)
+        return examples, Reading(
+            files, len(examples), {why: n for why, n in (left_out | split.left_out()).items() if n}
+        )
+
+    def _of_client(self, opened: Split) -> tuple[Examples, Reading]:
+        """All examples of one client's split."""
+        split = self._flat(opened)
+        index = self._reader.index(split)
+        rows = np.flatnonzero(index >= 0)
+        if not len(rows):
+            raise DataError(f"{split.where}: no row has a label; task.train_split names another split")
+        return self._read(self._train, split, rows, index)
 
 
-_Limits = tuple[int | None, int | None]  # so many examples, so many of a class
-_Labelled = tuple[Split, Sequence[Any], list[str] | None]
-
-
-def _reading(opened: Split, index: np.ndarray, kept: int, of_train: bool) -> Reading:
-    """What became of the rows that were read."""
-    unlabelled = int((index < 0).sum())
-    left_out = {"no label": unlabelled, _limit(of_train): len(index) - unlabelled - kept}
-    files = tuple((part.where, len(part)) for part in opened.parts)
-    return Reading(files, kept, {why: n for why, n in (left_out | opened.left_out()).items() if n})
+def _owners(split: Split, column: str, needed: bool, rows: Indices) -> Any:
+    try:
+        return owners_of(split, column)[rows]
+    except DataError:
+        if needed:
+            raise
+        return None  # an evaluation does not need them
 
 
 def _limit(of_train: bool) -> str:
@@ -208,140 +291,6 @@ def _seen_by_clients(train: Gathered, splits: Mapping[str, Split], picked: Mappi
     return notes
 
 
-def _labelled(config: TaskConfig, info: TaskInfo, split: Split) -> _Labelled:
-    """The split, its labels as they stand there, and what the data set calls its classes (None: it does not say)."""
-    if split.folders is not None:
-        return split, split.folders, None
-    label = config.label or info.label
-    return split, split.column(label, "task.label", not info.labels), split.class_names(label)
-
-
-def _classes(
-    config: TaskConfig,
-    info: TaskInfo,
-    read: Sequence[_Labelled],
-    kind: str,
-    head: Head | None,
-) -> tuple[Classes, list[str]]:
-    """The classes of the task, in the order of the head where the model has one; and what the user should know."""
-    notes: list[str] = []
-    if info.labels:
-        classes = Classes.named(info.labels)
-    else:
-        columns = [(split.where, values) for split, values, _ in read]
-        column = "their folders" if read[0][0].folders is not None else f"column {config.label or info.label!r}"
-        classes = found_classes(columns, read[0][2], column, config.verbalizers, head, notes)
-    if kind in LANGUAGE:
-        return classes, notes
-    classes = ordered(classes, head, notes)
-    return classes, notes + head_note(classes, head, kind == IMAGES or config.name != CUSTOM or config.form == "head")
-
-
-def _rows(
-    config: TaskConfig,
-    index: np.ndarray,
-    labels: list[str],
-    where: str,
-    limit: int | None,
-    shots: int | None,
-    split: str,
-) -> np.ndarray:
-    rows = np.flatnonzero(index >= 0)
-    if not len(rows):
-        raise DataError(f"{where}: no row has a label; task.eval_splits and task.train_split name other splits")
-    if shots is not None:
-        rows = few_shot(index, labels, shots, config.few_shot_seed, where)
-    return limited(rows, limit, config.few_shot_seed, f"limit {split}")
-
-
-def _examples(
-    config: TaskConfig,
-    info: TaskInfo,
-    split: Split,
-    rows: np.ndarray,
-    index: np.ndarray,
-    encode: Encode,
-    owners: str | None,
-) -> Examples:
-    owned = None if owners is None else owners_of(split, owners)[rows]
-    if not info.text:
-        pictures = split.pictures(rows.tolist())
-        if pictures is None:
-            raise DataError(f"{split.where}: no column holds images (columns: {', '.join(split.parts[0].names)})")
-        texts: Mapping[str, Any] = {"image": pictures}
-    else:
-        texts = {
-            name: texts_of(split, own, rows) for name, own in zip(info.text, config.text or info.text, strict=True)
-        }
-    columns, lost = encode(texts, lambda i: split.at(int(rows[i])))
-    return Examples(columns, index[rows], owned, lost)
-
-
-def _form(
-    config: TaskConfig, info: TaskInfo, kind: str, processor: Any, classes: Classes
-) -> tuple[Encode, Form, dict[str, Any]]:
-    """How rows become examples, how a model of `kind` sees these, and what is told of it."""
-    if kind == IMAGES:
-        return partial(_encode_pictures, processor), image_form(processor), {}
-    if config.bos != "auto" and kind != "causal-lm":
-        raise ConfigError(f"task.bos={config.bos}: the first token is a causal model's; this is a {kind} model")
-    length = _max_length(config, info, kind, processor)
-    if kind == "sequence-classification":
-        return *classifier_form(processor, info.text, length), told(config, kind, length)
-    prompt, own = _asked(config, info, kind)
-    words = words_of(config.verbalizers or None, classes, config.name) or own
-    if not prompt or not words:
-        raise ConfigError('task.form="prompt" of a custom task needs task.prompt and task.verbalizers')
-    if kind == "masked-lm":
-        encode, form = masked_form(processor, parse_prompt(prompt, info.text), words, length)
-    else:
-        encode, form = causal_form(processor, parse_prompt(prompt, info.text), words, length, config.bos)
-    return encode, form, told(config, kind, length, words)
-
-
-def _asked(config: TaskConfig, info: TaskInfo, kind: str) -> tuple[str, Sequence[str]]:
-    """The prompt, and the task's own words; empty: it has none."""
-    own = info.causal if kind == "causal-lm" else info.masked
-    return config.prompt or (own.prompt if own else ""), own.verbalizers if own else ()
-
-
-def told(config: TaskConfig, kind: str, length: int, words: Sequence[str] | None = None) -> dict[str, Any]:
-    """How examples are put to a model of `kind`, cut to `length` tokens, as Task.told has it.
-
-    words: of the classes in their order; None: in the order of task.verbalizers.
-    """
-    info = task_info(config)
-    if not info.text or is_outside(config.name):
-        return {}
-    if kind == "sequence-classification":
-        return {"text": list(info.text), "max_length": length}
-    prompt, own = _asked(config, info, kind)
-    if words is None:
-        words = list(config.verbalizers.values()) if isinstance(config.verbalizers, Mapping) else config.verbalizers
-    first = {} if config.bos == "auto" else {"bos": config.bos}
-    return {"prompt": prompt, "verbalizers": list(words or own), "max_length": length, **first}
-
-
-def _encode_pictures(processor: Any, rows: Mapping[str, Any], where: Where) -> tuple[dict[str, Column], Lost]:
-    return {"image": encode_images(rows["image"], processor, where)}, Lost()
-
-
-def _max_length(config: TaskConfig, info: TaskInfo, kind: str, tokenizer: Any) -> int:
-    """task.max_length, or 256 (128 for single texts of masked models and classifiers), within the model's positions."""
-    if config.max_length is None:
-        return min(usual_length(info, kind), tokenizer.model_max_length)
-    if config.max_length > tokenizer.model_max_length:
-        raise ConfigError(
-            f"task.max_length={config.max_length}: the model has only {tokenizer.model_max_length} positions"
-        )
-    return config.max_length
-
-
-def usual_length(info: TaskInfo, kind: str) -> int:
-    """Where examples are cut unless task.max_length says otherwise, in tokens."""
-    return 256 if kind == "causal-lm" or len(info.text) > 1 else 128
-
-
 def _load_digits(config: TaskConfig, info: TaskInfo, head: Head | None) -> Task:
     if config.data is not None:
         raise ConfigError(f"task.data={config.data!r}: digits come with the package; task.name must be another task's")
@@ -356,7 +305,9 @@ def _load_digits(config: TaskConfig, info: TaskInfo, head: Head | None) -> Task:
             raise DataError(f"digits has no split {split!r}{did_you_mean(split, arrays)}")
         images, labels = arrays[split][0], place[arrays[split][1]]
         limit, shots = (config.train_limit, config.few_shot) if split == train_split else (config.eval_limit, None)
-        rows = _rows(config, labels, classes.labels, f"split {split!r} of digits", limit, shots, split)
+        where, rows = f"split {split!r} of digits", np.arange(len(labels))
+        rows = rows if shots is None else few_shot(labels, classes.labels, shots, config.few_shot_seed, where)
+        rows = limited(rows, limit, config.few_shot_seed, f"limit {split}")
         picked[split] = Examples({"pixel_values": images[rows]}, labels[rows])
         left_out = {_limit(split == train_split): n} if (n := len(labels) - len(rows)) else {}
         readings[split] = Reading((("the package's digits", len(labels)),), len(rows), left_out)

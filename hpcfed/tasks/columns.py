@@ -14,13 +14,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .rows import Split
+from .rows import Split, type_name
 
 
 def texts_of(split: Split, column: str, rows: Iterable[int]) -> list[str]:
     """The texts in some rows of a column, without blanks around them; whole numbers are taken as they are written."""
     values = split.column(column, "task.text")
     return [_text(values[i], split, int(i), column) for i in rows]
+
+
+def lists_of(split: Split, column: str, rows: Iterable[int], setting: str) -> list[list[str]]:
+    """The texts in some rows of a column that holds one, or a list of them; none is empty, and no list."""
+    values = split.column(column, setting, one_type=False)
+    return [_texts(values[i], split, int(i), column) for i in rows]
+
+
+_TEXTS = "it holds a text, or a list of texts, none of them empty"
+
+
+def _texts(value: Any, split: Split, row: int, column: str) -> list[str]:
+    if value is None or value == []:
+        what = "missing" if value is None else "an empty list"
+        raise DataError(f"{split.at(row)}: column {column!r} is {what}; {_TEXTS}")
+    texts = [_text(part, split, row, column) for part in (value if isinstance(value, list) else [value])]
+    if not all(texts):
+        raise DataError(f"{split.at(row)}: column {column!r} holds an empty text; {_TEXTS}")
+    return texts
+
+
+def codes_of(split: Split, column: str, setting: str) -> NDArray[np.int64]:
+    """int64 [n]: the number of each row's value among the distinct ones, as they are sorted as text; 1 and 1.0 are one.
+
+    DataError for a row without one, or with a list or an object.
+    """
+    said = []
+    for row, value in enumerate(split.column(column, setting)):
+        if _is_nobody(value) or not isinstance(value, str | int | float):
+            what = "missing" if _is_nobody(value) else f"{type_name(type(value))}; it must be a text or a number"
+            raise DataError(f"{split.at(row)}: {setting}: column {column!r} is {what}")
+        said.append(str(int(value) if isinstance(value, float) and value.is_integer() else value))
+    # Not np.unique: an array of texts takes for each as much as the longest, gigabytes for the passages of squad.
+    codes = {text: code for code, text in enumerate(sorted(set(said)))}
+    return np.array([codes[text] for text in said], np.int64)
 
 
 def _text(value: Any, split: Split, row: int, column: str) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DataError, did_you_mean, first_line
+from .paths import feature_at
 from .rows import Rows
 
 
@@ -22,7 +23,7 @@ class HubRows(Rows):
         return list(self._rows[name][:])  # all at once: iterating asks for one row after the other
 
     def class_names(self, name: str) -> list[str] | None:
-        return getattr(self._rows.features[name], "names", None)
+        return getattr(feature_at(self._rows.features, name), "names", None)
 
     def picture(self, i: int) -> Any:
         return self._rows[i][self.image]

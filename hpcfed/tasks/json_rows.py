@@ -159,7 +159,8 @@ def _of_object(row: dict[str, Any], where: str, wanted: Sequence[str]) -> Column
         if len(set(sizes.values())) > 1:
             raise DataError(f"{where}: one object whose columns have different lengths: {sizes}")
         return Columns(where, list(row), {name: row[name] for name in have}, sizes[have[0]])
-    if have and all(isinstance(row[name], dict) for name in have):
+    # By row number, and no single row with objects in it.
+    if have and all(isinstance(row[name], dict) and all(map(str.isdecimal, row[name])) for name in have):
         raise DataError(
             f"{where}: one object of columns by row number, as pandas writes it by default; write a row a line: "
             'to_json(FILE, orient="records", lines=True)'

@@ -15,17 +15,18 @@ from collections.abc import Sequence
 from ..errors import DataError
 from .files import find, is_local
 from .hub import read_hub
+from .paths import roots
 from .rows import Split
 
 
 def open_splits(
     data: str, splits: Sequence[str], train_split: str, wanted: Sequence[str], revision: str | None = None
 ) -> dict[str, Split]:
-    """The rows of `splits` of `data`.  wanted: the columns that will be asked for (images are always there).
+    """The rows of `splits` of `data`.  wanted: the columns that will be asked for (images are always there), or paths.
 
     Raises DataError for whatever is missing, empty or malformed, with file and line where there are any.
     """
-    splits, wanted = list(dict.fromkeys(splits)), list(dict.fromkeys(wanted))
+    splits, wanted = list(dict.fromkeys(splits)), roots(wanted)
     if not is_local(data):
         return {split: Split([rows]) for split, rows in read_hub(data, splits, revision).items()}
     opened = {}

@@ -1,8 +1,11 @@
-"""Prompts: a template around an example's text, and the tokens that answer it.
+"""Prompts: a template around an example's columns, and the place of the answer.
 
-Legend   a prompt is "text {column} text {column:form} text {verbalizer} text"; {verbalizer} occurs once
+    "text {column} text {column:form} {verbalizer}"    {column} is a column, in one of FORMS; a dot digs into objects
+    "jinja: text {{ column }} {{ verbalizer }}"        the same in Jinja, in its sandbox
+
+Legend   the answer's place is {verbalizer} where the classes have words, {answer} where every example has its own
 Promise  what is cut off when an example is too long is the example's own text, never the words of the prompt's end
-         nor the place of the answer
+         nor the place of the answer. A text is data: what it spells becomes no control token
 """
 
 from __future__ import annotations
@@ -10,12 +13,16 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from ..errors import ConfigError, did_you_mean
-from .tokens import control_ids, ids_of
+from ..errors import ConfigError, DataError, did_you_mean, first_line
+from .tokens import broken, control_ids, ids_of
 
-ANSWER = "verbalizer"
+VERBALIZER, ANSWER = "verbalizer", "answer"  # how templates call the place of the answer
+JINJA = "jinja:"
+_PLACE = "\uf8ff"  # of a private use area: stands for the answer, or a message, while a template is rendered
+
+Said = tuple[str, list[tuple[int, int]]]  # a text, and where in it (first character, end) columns' texts lie
 
 
 def _bare(text: str) -> str:
@@ -30,8 +37,33 @@ def _ask(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith("?") else "?")
 
 
-#: {column:bare} drops a last punctuation mark, {column:lower} starts in lower case, {column:ask} is a question.
-FORMS: dict[str, Callable[[str], str]] = {"": str, "bare": _bare, "lower": _lower, "ask": _ask}
+#: {column:bare} drops a last punctuation mark, {column:cut} a last character, {column:undot} a last full stop;
+#: {column:lower} starts in lower case, {column:small} is in lower case; {column:ask} is a question, {column:words} has
+#: blanks for underscores.
+FORMS: dict[str, Callable[[str], str]] = {
+    "": str,
+    "bare": _bare,
+    "cut": lambda text: text[:-1],
+    "undot": lambda text: text.rstrip().removesuffix("."),
+    "lower": _lower,
+    "small": str.lower,
+    "ask": _ask,
+    "words": lambda text: text.replace("_", " "),
+}
+
+
+class Prompt(Protocol):
+    """columns: what it reads of an example, in order.  raw: as the data have them, else as texts."""
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+    @property
+    def raw(self) -> bool: ...
+
+    def sides(self, row: Mapping[str, Any]) -> tuple[Said, Said]:
+        """What comes before and after the answer, for one example."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,15 +76,30 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """What comes before and after the answer."""
+class Template:
+    """A prompt in braces."""
 
     before: tuple[Part, ...]
     after: tuple[Part, ...]
+    raw = False
+
+    @property
+    def columns(self) -> list[str]:
+        """In their order, once."""
+        return list(dict.fromkeys(part.column for part in (*self.before, *self.after) if part.column))
+
+    def sides(self, row: Mapping[str, Any]) -> tuple[Said, Said]:
+        """See Prompt."""
+        return render(self.before, row), render(self.after, row)
 
 
-def parse_prompt(text: str, columns: Sequence[str]) -> Prompt:
-    """The template `text` over the text `columns`; ConfigError says what is wrong with it."""
+def parse_prompt(text: str, columns: Sequence[str] | None, place: str = VERBALIZER) -> Prompt:
+    """The template `text` over the text `columns` (None: any); ConfigError says what is wrong with it.
+
+    place: what the place of the answer is called.
+    """
+    if text.lstrip().startswith(JINJA):
+        return jinja_prompt(text.lstrip().removeprefix(JINJA).lstrip(" "), place)
     sides: list[list[Part]] = [[]]
     try:
         parts = list(string.Formatter().parse(text))
@@ -61,27 +108,28 @@ def parse_prompt(text: str, columns: Sequence[str]) -> Prompt:
     for literal, name, form, conversion in parts:
         if name is None:
             sides[-1].append(Part(literal))
-        elif name == ANSWER:
+        elif name == place:
             if form or conversion:
-                raise ConfigError(f"task.prompt: {{{ANSWER}}} takes no form; write it plainly")
+                raise ConfigError(f"task.prompt: {{{place}}} takes no form; write it plainly")
             sides[-1].append(Part(literal))
             sides.append([])
-        elif name not in columns:
-            raise ConfigError(f"task.prompt: {{{name}}} is no text column{did_you_mean(name, [*columns, ANSWER])}")
+        elif not name or name == VERBALIZER or (columns is not None and name not in columns):
+            known = [*(columns or ()), place]
+            raise ConfigError(f"task.prompt: {{{name}}} is no text column{did_you_mean(name, known)}")
         elif form not in FORMS or conversion:
-            given, known = f"!{conversion}" if conversion else f":{form}", did_you_mean(form or "", set(FORMS) - {""})
-            raise ConfigError(f"task.prompt: {{{name}{given}}} has an unknown form{known}")
+            given, near = f"!{conversion}" if conversion else f":{form}", did_you_mean(form or "", set(FORMS) - {""})
+            raise ConfigError(f"task.prompt: {{{name}{given}}} has an unknown form{near}")
         else:
             sides[-1].append(Part(literal, name, form or ""))
     if len(sides) != 2:
-        raise ConfigError(f"task.prompt={text!r}: must hold {{{ANSWER}}} exactly once, not {len(sides) - 1} times")
+        raise ConfigError(f"task.prompt={text!r}: must hold {{{place}}} exactly once, not {len(sides) - 1} times")
     if not any(part.column for side in sides for part in side):
-        like = "".join(f"{{{name}}} " for name in columns)
+        like = "".join(f"{{{name}}} " for name in columns or ["COLUMN"])
         raise ConfigError(f"task.prompt={text!r}: shows the model nothing of an example; write {like}into it")
-    return Prompt(tuple(sides[0]), tuple(sides[1]))
+    return Template(tuple(sides[0]), tuple(sides[1]))
 
 
-def render(parts: Sequence[Part], row: Mapping[str, str]) -> tuple[str, list[tuple[int, int]]]:
+def render(parts: Sequence[Part], row: Mapping[str, str]) -> Said:
     """The text of `parts` for one example, and where in it (first character, end) each column's text lies."""
     text, spans = "", []
     for part in parts:
@@ -93,12 +141,114 @@ def render(parts: Sequence[Part], row: Mapping[str, str]) -> tuple[str, list[tup
     return text, spans
 
 
+# Jinja
+
+
+@dataclass(frozen=True, eq=False)
+class Jinja:
+    """A prompt in Jinja.  template: compiled.  place: what it calls the answer."""
+
+    template: Any
+    columns: Sequence[str]
+    place: str
+    raw = True
+
+    def sides(self, row: Mapping[str, Any]) -> tuple[Said, Said]:
+        """See Prompt. Raises DataError, without the row, for what the template cannot do with this example."""
+        try:
+            text = self.template.render({**row, self.place: _PLACE})
+        except Exception as e:  # anything: it is the user's program
+            raise DataError(f"task.prompt: Jinja says {type(e).__name__}: {first_line(e)}") from None
+        before, found, after = text.partition(_PLACE)
+        if not found and before and not before[-1].isspace():
+            before += " "  # as lm-evaluation-harness joins a prompt and its target
+        return (before, []), (after, [])
+
+
+def jinja_prompt(text: str, place: str) -> Jinja:
+    """The template `text`. ConfigError says what is wrong with it."""
+    from jinja2 import StrictUndefined, TemplateError, meta
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    try:
+        tree = environment.parse(text)
+        template = environment.from_string(text)
+    except TemplateError as e:
+        line = getattr(e, "lineno", None)
+        at = f" (line {line})" if line else ""
+        raise ConfigError(f"task.prompt is no Jinja template: {first_line(e)}{at}") from None
+    columns = sorted(meta.find_undeclared_variables(tree) - {place, *environment.globals})
+    if not columns:
+        raise ConfigError("task.prompt: the Jinja template names no column; write {{ COLUMN }} into it")
+    return Jinja(template, columns, place)
+
+
+def without_control(tokenizer: Any, control: frozenset[int], value: Any) -> Any:
+    """A value for Jinja in which no text spells a control token: a blank breaks it."""
+    if isinstance(value, str):
+        return broken(tokenizer, control, value)
+    if isinstance(value, list):
+        return [without_control(tokenizer, control, part) for part in value]
+    if isinstance(value, dict):
+        return {key: without_control(tokenizer, control, part) for key, part in value.items()}
+    return value
+
+
+# Chat templates
+
+
+@dataclass(frozen=True, eq=False)
+class Chat:
+    """A prompt inside a chat template: what the user says.  head, tail: what the template puts around it."""
+
+    prompt: Prompt
+    head: str
+    tail: str
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Of the prompt."""
+        return self.prompt.columns
+
+    @property
+    def raw(self) -> bool:
+        """Of the prompt."""
+        return self.prompt.raw
+
+    def sides(self, row: Mapping[str, Any]) -> tuple[Said, Said]:
+        """See Prompt."""
+        (text, spans), (after, _) = self.prompt.sides(row)
+        at, bare = len(self.head), text.rstrip()
+        moved = [(a + at, min(b, len(bare)) + at) for a, b in spans if a < len(bare)]
+        if after.strip():
+            raise DataError("task.chat=true: the prompt goes on after the answer, and a chat does not")
+        return (self.head + bare + self.tail, moved), ("", [])
+
+
+def in_chat(prompt: Prompt, tokenizer: Any) -> Chat:
+    """The prompt as what the user of a chat says. ConfigError if the tokenizer has no chat template that says it."""
+    messages = [{"role": "user", "content": _PLACE}]
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigError("task.chat=true: the model's tokenizer has no chat template; leave it out")
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as e:  # whatever the template's author wrote
+        raise ConfigError(f"task.chat=true: the tokenizer's chat template fails: {first_line(e)}") from None
+    if text.count(_PLACE) != 1:
+        raise ConfigError("task.chat=true: the tokenizer's chat template does not say once what the user says")
+    head, _, tail = text.partition(_PLACE)
+    return Chat(prompt, head, tail)
+
+
+# Verbalisers
+
+
 def causal_candidates(tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str]) -> list[list[int]]:
     """The token ids with which each verbaliser continues the prompt, in the prompt's context."""
-    if any(part.column or part.literal.strip() for part in prompt.after):
+    (text, _), (after, _) = prompt.sides(dict.fromkeys(prompt.columns, "a"))
+    if after.strip() or _reads_on(prompt):
         raise ConfigError("task.prompt: a causal model reads from left to right, so {verbalizer} must be at the end")
-    row = {part.column: "a" for part in prompt.before if part.column}
-    text, _ = render(prompt.before, row)
     before = ids_of(tokenizer, text.rstrip(" "))
     candidates = []
     for verbalizer in verbalizers:
@@ -110,6 +260,12 @@ def causal_candidates(tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str]
             )
         candidates.append(whole[len(before) :])
     return _checked(tokenizer, candidates, verbalizers)
+
+
+def _reads_on(prompt: Prompt) -> bool:
+    """Whether a column stands after the answer."""
+    inner = prompt.prompt if isinstance(prompt, Chat) else prompt
+    return isinstance(inner, Template) and any(part.column for part in inner.after)
 
 
 def masked_candidates(tokenizer: Any, verbalizers: Sequence[str]) -> list[list[int]]:

@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
 from ..errors import DataError, did_you_mean
+from .paths import inside, root, unknown
 
 T = TypeVar("T")
 
@@ -36,6 +37,10 @@ class Rows:
     def class_names(self, name: str) -> list[str] | None:
         """What the data set calls the classes that a column's numbers mean, if it says so."""
         return None
+
+    def number(self, i: int) -> str:
+        """How messages number row i."""
+        return str(i + 1)
 
     def picture(self, i: int) -> Any:
         """Pillow's image of row i. Raises OSError if there is none that Pillow can read."""
@@ -126,7 +131,7 @@ class Split:
     def at(self, i: int) -> str:
         """How messages call row i: its file, and its number there from 1."""
         part, row = self._find(i)
-        return f"{part.where}, row {row + 1}"
+        return f"{part.where}, row {part.number(row)}"
 
     def _find(self, i: int) -> tuple[Rows, int]:
         for part in self.parts:
@@ -136,13 +141,19 @@ class Split:
         raise IndexError(i)
 
     def column(self, name: str, setting: str, one_type: bool = True) -> list[Any]:
-        """All values of one column.  one_type: they must be.
+        """All values of one column, or of what lies inside one (paths.py).  one_type: they must be.
 
         DataError with the columns there are if it is not one of them, or with the first row of another type.
         """
+        names = [known for part in self.parts for known in part.names]
+        if (outer := root(name, names)) != name and outer in names:
+            values = self._inside(outer, name, setting)
+            if one_type:
+                self._check_type(name, values)
+            return values
         have = [part for part in self.parts if name in part.names]
         if not have:
-            names = list(dict.fromkeys(known for part in self.parts for known in part.names))
+            names = list(dict.fromkeys(names))
             hint = self.parts[0].hint([name])
             raise DataError(
                 f"{self.where}: no column {name!r}{did_you_mean(name, names)}; {setting} names another{hint}"
@@ -154,6 +165,20 @@ class Split:
         if one_type:
             self._check_type(name, values)
         return values
+
+    def _inside(self, outer: str, name: str, setting: str) -> list[Any]:
+        path, found = name.removeprefix(outer + ".").split("."), []
+        values = self.column(outer, setting)
+        for i, value in enumerate(values):
+            try:
+                found.append(inside(value, path))
+            except ValueError as e:
+                raise DataError(f"{self.at(i)}: {setting}: {name!r}: column {outer!r} {e}") from None
+        if wrong := unknown(values, path):
+            raise DataError(
+                f"{self.where}: no column {name!r}: no row of {outer!r} has {wrong}; {setting} names another"
+            )
+        return found
 
     def checked(self, values: Sequence[Any], check: Callable[[Sequence[Any], str], T]) -> T:
         """What `check` makes of (values of all rows, `where`); a DataError of it is of the file that it is about."""

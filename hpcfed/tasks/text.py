@@ -26,53 +26,54 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 from .base import Batch, Column, Example, Form, Ragged
-from .prompts import Prompt, causal_candidates, masked_candidates, render
+from .padding import ends_of, inputs_of, labels_of, padded
+from .prompts import Prompt, Said, causal_candidates, masked_candidates, without_control
+from .rows import Split
 from .tokens import Bos, Lost, Spans, as_data, broken, control_ids, first_tokens, ids_of, spelled
 
-Rows = Mapping[str, Sequence[str]]  # text column -> one string an example
+Rows = Mapping[str, Sequence[Any]]  # column -> one value an example, a text unless the prompt is in Jinja
 Where = Callable[[int], str]  # how a message calls example i
 Encode = Callable[[Rows, Where], tuple[dict[str, Column], Lost]]  # -> columns of Examples, and what was lost
 
 _CHUNK = 4096  # examples tokenised at a time: bounds the memory that the tokenizer's lists take
 
 
-def _chunks(rows: Rows) -> list[range]:
+def chunks(rows: Rows) -> list[range]:
     count = len(next(iter(rows.values())))
     return [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
 
 
-def _says_nothing(rows: Rows, i: int) -> bool:
+def says_nothing(rows: Rows, i: int) -> bool:
     """Whether example i has no text at all."""
-    return not any(column[i] for column in rows.values())
+    return not any(column[i] or column[i] == 0 for column in rows.values())
 
 
-def _rendered(parts: Sequence[Any], rows: Rows, chunk: range) -> list[tuple[str, list[tuple[int, int]]]]:
-    return [render(parts, {name: column[i] for name, column in rows.items()}) for i in chunk]
+def rendered(prompt: Prompt, rows: Rows, where: Where, chunk: range) -> list[tuple[Said, Said]]:
+    """Both sides of the prompt for some examples. DataError with the row for one that it does not take."""
+    sides = []
+    for i in chunk:
+        try:
+            sides.append(prompt.sides({name: column[i] for name, column in rows.items()}))
+        except DataError as e:
+            raise DataError(f"{where(i)}: {e}") from None
+    return sides
 
 
-def _pad(sequences: Sequence[Sequence[int] | np.ndarray], value: int, left: bool) -> Tensor:
-    """int64 [rows, T] of `sequences`, filled up with `value` on the left or the right."""
-    width = max(len(s) for s in sequences)
-    out = np.full((len(sequences), width), value, np.int64)
-    for row, sequence in zip(out, sequences, strict=True):
-        row[slice(width - len(sequence), None) if left else slice(0, len(sequence))] = sequence
-    return torch.from_numpy(out)
+def values_for(tokenizer: Any, split: Split, columns: Sequence[str], rows: Sequence[int] | NDArray[np.int64]) -> Rows:
+    """The values of some rows as a template in Jinja gets them: no text in them spells a control token."""
+    control, found = control_ids(tokenizer), {}
+    for name in columns:
+        values = split.column(name, "task.prompt", one_type=False)
+        found[name] = [without_control(tokenizer, control, values[i]) for i in rows]
+    return found
 
 
-def _inputs(tokenizer: Any, sequences: Sequence[Any], left: bool) -> dict[str, Tensor]:
-    mask = _pad([np.ones(len(s), np.int64) for s in sequences], 0, left)
-    inputs = {"input_ids": _pad(sequences, tokenizer.pad_token_id, left), "attention_mask": mask}
-    if left and "position_ids" in tokenizer.model_input_names:
-        # Without them some models count the padding as positions, and an example's loss depends on its neighbours.
-        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-    return inputs
+def around(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Ids of a causal prompt without any text in it; of one in Jinja nothing is known."""
+    return [] if prompt.raw else ids_of(tokenizer, prompt.sides(dict.fromkeys(prompt.columns, ""))[0][0].rstrip(" "))
 
 
-def _labels(examples: Sequence[Example]) -> Tensor:
-    return torch.tensor([example["label"] for example in examples], dtype=torch.int64)
-
-
-def _too_long(prompt_tokens: int, max_length: int) -> ConfigError:
+def too_long(prompt_tokens: int, max_length: int) -> ConfigError:
     return ConfigError(f"task.max_length={max_length}: too short, {prompt_tokens} tokens stand around the text alone")
 
 
@@ -86,12 +87,10 @@ def causal_form(
     candidates = causal_candidates(tokenizer, prompt, verbalizers)
     longest = max(map(len, candidates))
     first = first_tokens(tokenizer, bos)
-    empty, _ = render(prompt.before, {part.column: "" for part in prompt.before if part.column})
-    around = ids_of(tokenizer, empty.rstrip(" "))
-    fixed = len(first) + len(around) + longest
+    fixed = len(first) + len(around(tokenizer, prompt)) + longest
     if fixed >= max_length:
-        raise _too_long(fixed, max_length)
-    encode = partial(_encode_causal, tokenizer, prompt, first, max_length - longest, around)
+        raise too_long(fixed, max_length)
+    encode = partial(_encode_causal, tokenizer, prompt, first, max_length - longest)
     heads = [ids[0] for ids in candidates] if longest == 1 else None
 
     def form(left: bool) -> Form:
@@ -110,22 +109,15 @@ def causal_form(
 
 
 def _encode_causal(
-    tokenizer: Any, prompt: Prompt, first: list[int], limit: int, around: list[int], rows: Rows, where: Where
+    tokenizer: Any, prompt: Prompt, first: list[int], limit: int, rows: Rows, where: Where
 ) -> tuple[dict[str, Column], Lost]:
-    """around: ids of the prompt without any text in it."""
-    control, unknown_id = control_ids(tokenizer), tokenizer.unk_token_id
-    own = sum(i in control for i in around)
+    spell, empty, unknown_id = Speller(tokenizer, prompt), len(around(tokenizer, prompt)), tokenizer.unk_token_id
     sequences: list[NDArray[np.int32]] = []
     cut = unknown = 0
-    for chunk in _chunks(rows):
-        texts = [(text.rstrip(" "), spans) for text, spans in _rendered(prompt.before, rows, chunk)]
-        encoded = tokenizer([text for text, _ in texts], add_special_tokens=False, verbose=False)["input_ids"]
-        for i, (text, spans), ids in zip(chunk, texts, encoded, strict=True):
-            if not control.isdisjoint(ids) and sum(k in control for k in ids) > own:
-                ids = _plain(tokenizer, control, text, spans, ids, own, where(i))
-            unknown += _says_nothing(rows, i) or (
-                unknown_id in ids and sum(k != unknown_id for k in ids) <= len(around)
-            )
+    for chunk in chunks(rows):
+        texts = [(text.rstrip(" "), spans) for (text, spans), _ in rendered(prompt, rows, where, chunk)]
+        for i, ids in zip(chunk, spell.ids(texts, where, chunk), strict=True):
+            unknown += says_nothing(rows, i) or (unknown_id in ids and sum(k != unknown_id for k in ids) <= empty)
             cut += len(ids) + len(first) > limit
             # Cut at the front, behind bos: the end is where the question stands.
             ids = first + ids[max(0, len(ids) + len(first) - limit) :]
@@ -133,6 +125,30 @@ def _encode_causal(
                 raise DataError(f"{where(i)}: its text and the prompt around it have no tokens at all")
             sequences.append(np.array(ids, np.int32))
     return {"input_ids": Ragged.of(sequences)}, Lost(cut, unknown, limit)
+
+
+class Speller:
+    """Token ids of texts that a prompt makes, in which columns spell no control tokens."""
+
+    def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
+        self._tokenizer, self._control = tokenizer, control_ids(tokenizer)
+        # Texts for Jinja come with broken control tokens, so that those there are are the template's.
+        self._own = None if prompt.raw else sum(i in self._control for i in around(tokenizer, prompt))
+
+    def ids(self, texts: Sequence[Said], where: Where, chunk: range) -> list[list[int]]:
+        """Of each text."""
+        plain = [text for text, _ in texts]
+        encoded = self._tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
+        return [
+            self._as_data(text, spans, list(ids), where, i)
+            for i, (text, spans), ids in zip(chunk, texts, encoded, strict=True)
+        ]
+
+    def _as_data(self, text: str, spans: Spans, ids: list[int], where: Where, i: int) -> list[int]:
+        control, own = self._control, self._own
+        if own is None or control.isdisjoint(ids) or sum(k in control for k in ids) <= own:
+            return ids
+        return _plain(self._tokenizer, control, text, spans, ids, own, where(i))
 
 
 def _plain(
@@ -152,12 +168,8 @@ def _plain(
 def _collate_last(tokenizer: Any, left: bool, examples: Sequence[Example]) -> Batch:
     """extra: end int64 [n], the number of tokens, where they are padded on the right."""
     sequences = [e["input_ids"] for e in examples]
-    extra = {} if left else _ends(sequences)
-    return Batch(_inputs(tokenizer, sequences, left), _labels(examples), 1, extra)
-
-
-def _ends(sequences: Sequence[Any]) -> dict[str, Tensor]:
-    return {"end": torch.tensor([len(s) for s in sequences], dtype=torch.int64)}
+    extra = {} if left else ends_of(sequences)
+    return Batch(inputs_of(tokenizer, sequences, left), labels_of(examples), 1, extra)
 
 
 def _scores_last(logits: Tensor, batch: Batch) -> Tensor:
@@ -173,11 +185,11 @@ def _collate_candidates(tokenizer: Any, candidates: list[list[int]], left: bool,
     """
     sequences = [np.concatenate([e["input_ids"], ids]) for e in examples for ids in candidates]
     extra = {
-        "answer": _pad(candidates, 0, left=True).repeat(len(examples), 1),
-        "answer_mask": _pad([[1] * len(ids) for ids in candidates], 0, left=True).repeat(len(examples), 1),
+        "answer": padded(candidates, 0, left=True).repeat(len(examples), 1),
+        "answer_mask": padded([[1] * len(ids) for ids in candidates], 0, left=True).repeat(len(examples), 1),
     }
-    extra |= {} if left else _ends(sequences)
-    return Batch(_inputs(tokenizer, sequences, left), _labels(examples), len(candidates), extra)
+    extra |= {} if left else ends_of(sequences)
+    return Batch(inputs_of(tokenizer, sequences, left), labels_of(examples), len(candidates), extra)
 
 
 def _scores_candidates(logits: Tensor, batch: Batch) -> Tensor:
@@ -200,28 +212,28 @@ def _scores_candidates(logits: Tensor, batch: Batch) -> Tensor:
 def masked_form(tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str], max_length: int) -> tuple[Encode, Form]:
     """How a masked language model sees a prompted task; every verbaliser must be one token."""
     heads = [ids[0] for ids in masked_candidates(tokenizer, verbalizers)]
-    row = {part.column: "" for part in (*prompt.before, *prompt.after) if part.column}
-    empty = render(prompt.before, row)[0] + tokenizer.mask_token + render(prompt.after, row)[0]
-    around = tokenizer(empty, verbose=False)["input_ids"]
-    if len(around) >= max_length:
-        raise _too_long(len(around), max_length)
-    encode = partial(_encode_masked, tokenizer, prompt, max_length, around)
+    (before, _), (after, _) = ("", []), ("", [])
+    if not prompt.raw:
+        (before, _), (after, _) = prompt.sides(dict.fromkeys(prompt.columns, ""))
+    empty = tokenizer(before + tokenizer.mask_token + after, verbose=False)["input_ids"]
+    if len(empty) >= max_length:
+        raise too_long(len(empty), max_length)
+    encode = partial(_encode_masked, tokenizer, prompt, max_length, empty)
     return encode, Form(partial(_collate_masked, tokenizer), _scores_masked, lambda e: len(e["input_ids"]), heads)
 
 
 def _encode_masked(
-    tokenizer: Any, prompt: Prompt, max_length: int, around: list[int], rows: Rows, where: Where
+    tokenizer: Any, prompt: Prompt, max_length: int, empty: list[int], rows: Rows, where: Where
 ) -> tuple[dict[str, Column], Lost]:
-    """around: ids of the prompt without any text in it, with the mask and all special tokens."""
+    """empty: ids of the prompt without any text in it, with the mask and all special tokens."""
     control, unknown_id = control_ids(tokenizer), tokenizer.unk_token_id
-    own = sum(i in control for i in around)
+    own = sum(i in control for i in empty)
     sequences: list[NDArray[np.int32]] = []
     positions: list[int] = []
     cut = unknown = 0
-    for chunk in _chunks(rows):
+    for chunk in chunks(rows):
         texts, spans, ends = [], [], []
-        sides = zip(_rendered(prompt.before, rows, chunk), _rendered(prompt.after, rows, chunk), strict=True)
-        for (before, spans_before), (after, spans_after) in sides:
+        for (before, spans_before), (after, spans_after) in rendered(prompt, rows, where, chunk):
             head = before + tokenizer.mask_token
             texts.append(head + after)
             ends.append(len(head))
@@ -230,12 +242,10 @@ def _encode_masked(
         for i, ids, offsets, where_text, end in zip(
             chunk, encoded["input_ids"], encoded["offset_mapping"], spans, ends, strict=True
         ):
-            if sum(k in control for k in ids) > own:
+            if not prompt.raw and sum(k in control for k in ids) > own:
                 text = texts[i - chunk.start]
                 ids, offsets = as_data(tokenizer, control, text, where_text, ids, offsets)
-            unknown += _says_nothing(rows, i) or (
-                unknown_id in ids and sum(k != unknown_id for k in ids) <= len(around)
-            )
+            unknown += says_nothing(rows, i) or (unknown_id in ids and sum(k != unknown_id for k in ids) <= len(empty))
             kept = _shortened(offsets, where_text, max_length)
             cut += len(kept) < len(ids)
             # The mask that this prompt put there, not one that the text itself may spell.
@@ -265,8 +275,8 @@ def _shortened(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, in
 def _collate_masked(tokenizer: Any, examples: Sequence[Example]) -> Batch:
     """extra: mask_position int64 [n]."""
     position = torch.tensor([int(e["mask_position"]) for e in examples], dtype=torch.int64)
-    inputs = _inputs(tokenizer, [e["input_ids"] for e in examples], left=False)
-    return Batch(inputs, _labels(examples), 1, {"mask_position": position})
+    inputs = inputs_of(tokenizer, [e["input_ids"] for e in examples], left=False)
+    return Batch(inputs, labels_of(examples), 1, {"mask_position": position})
 
 
 def _scores_masked(logits: Tensor, batch: Batch) -> Tensor:
@@ -281,15 +291,15 @@ def classifier_form(tokenizer: Any, columns: Sequence[str], max_length: int) -> 
     """How a model with a classification head sees one text column, or two as a pair."""
     if len(columns) > 2:
         raise ConfigError(f"task.text={list(columns)}: a classifier takes one text column, or two as a pair")
-    around = len(tokenizer(*[""] * len(columns), verbose=False)["input_ids"])  # special tokens
-    if around >= max_length:
-        raise _too_long(around, max_length)
-    encode = partial(_encode_classifier, tokenizer, list(columns), max_length, around)
+    empty = len(tokenizer(*[""] * len(columns), verbose=False)["input_ids"])  # special tokens
+    if empty >= max_length:
+        raise too_long(empty, max_length)
+    encode = partial(_encode_classifier, tokenizer, list(columns), max_length, empty)
     return encode, Form(partial(_collate_classifier, tokenizer), _scores_classifier, lambda e: len(e["input_ids"]))
 
 
 def _encode_classifier(
-    tokenizer: Any, columns: list[str], max_length: int, around: int, rows: Rows, where: Where
+    tokenizer: Any, columns: list[str], max_length: int, empty: int, rows: Rows, where: Where
 ) -> tuple[dict[str, Column], Lost]:
     names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
     control, unknown_id = control_ids(tokenizer), tokenizer.unk_token_id
@@ -299,7 +309,7 @@ def _encode_classifier(
     def encoded(texts: Sequence[Sequence[str]], **options: Any) -> Any:
         return tokenizer(*texts, return_special_tokens_mask=True, split_special_tokens=True, verbose=False, **options)
 
-    for chunk in _chunks(rows):
+    for chunk in chunks(rows):
         texts = [list(rows[column][chunk.start : chunk.stop]) for column in columns]
         found = encoded(texts, truncation="longest_first", max_length=max_length)
         for i, ids, added in zip(chunk, found["input_ids"], found["special_tokens_mask"], strict=True):
@@ -312,7 +322,7 @@ def _encode_classifier(
                 ids = again["input_ids"][0]
             if not ids:
                 raise DataError(f"{where(i)}: its text has no tokens at all")
-            unknown += _says_nothing(rows, i) or (unknown_id in ids and sum(j != unknown_id for j in ids) <= around)
+            unknown += says_nothing(rows, i) or (unknown_id in ids and sum(j != unknown_id for j in ids) <= empty)
             cut += len(ids) >= max_length and len(encoded(own)["input_ids"][0]) > len(ids)
         for name in names:
             sequences[name] += [np.array(ids, np.int32) for ids in found[name]]
@@ -320,10 +330,10 @@ def _encode_classifier(
 
 
 def _collate_classifier(tokenizer: Any, examples: Sequence[Example]) -> Batch:
-    inputs = _inputs(tokenizer, [e["input_ids"] for e in examples], left=False)
+    inputs = inputs_of(tokenizer, [e["input_ids"] for e in examples], left=False)
     if "token_type_ids" in examples[0]:
-        inputs["token_type_ids"] = _pad([e["token_type_ids"] for e in examples], 0, left=False)
-    return Batch(inputs, _labels(examples))
+        inputs["token_type_ids"] = padded([e["token_type_ids"] for e in examples], 0, left=False)
+    return Batch(inputs, labels_of(examples))
 
 
 def _scores_classifier(logits: Tensor, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..algorithms import make_algorithm
 from ..algorithms.header import make_header
-from ..clients import Attack, CentralPool, Deal, Pool, partition
+from ..clients import BY_CLASS, Attack, CentralPool, Deal, Pool, partition
 from ..clients.hosted import hosted_pool
 from ..clock import Clock
 from ..config import Manifest, Recipe, load_method, read_manifest
@@ -20,13 +20,14 @@ from ..probe.resolution import check_mu
 from ..probe.slopes import ClientProbe
 from ..probe.trial import bound_probe
 from ..seeds import derive
-from ..tasks import Examples
+from ..tasks import Task
 from ..tasks.sources import Gathered
 from ..transport.base import Transport, check_same, together
 from ..transport.device import keep_freed_memory
 from ..transport.mesh import MeshShape
 from ..weights import make_mover
 from .digests import digests
+from .keep import check_dev
 from .problem import Problem, build_problem, few_inputs
 from .run import DenseRun, OrbitRun, Run
 
@@ -43,9 +44,11 @@ def build_run(recipe: Recipe, transport: Transport, layout: str = "") -> Run:
     mesh.check_groups(-(-c.count // c.group))
     if c.manifest is None:
         problem = build_problem(recipe, transport.row)
-        pool = build_pool(recipe, problem.task.train)
+        pool = build_pool(recipe, problem.task)
     else:
         problem, pool = build_hosted(recipe, c.manifest, transport, mesh)
+    if recipe.keep_best:
+        check_dev(problem.task)
     mesh.check_groups(pool.n_groups)  # of slices, where there are fewer than clients
     if layout:
         problem.weights.follow(layout)
@@ -70,9 +73,11 @@ def build_hosted(recipe: Recipe, name: str, transport: Transport, mesh: MeshShap
 
     manifest, problem = together(transport, load)
     check_same(transport, "clients.manifest", manifest.digest())
-    train, classes = problem.task.train, len(problem.task.labels)
+    train, (counted, names) = problem.task.train, problem.task.counted
     assert isinstance(train, Gathered)
-    holdings = [(np.bincount(part.labels, minlength=classes), part.digest()) for part in train.parts]
+    parts = np.split(counted, np.cumsum([len(part) for part in train.parts])[:-1])
+    counts = [np.bincount(part, minlength=len(names)) for part in parts]
+    holdings = list(zip(counts, [part.digest() for part in train.parts], strict=True))
     may_tell = MECHANISMS[recipe.privacy.mechanism].may_tell
     return problem, hosted_pool(transport, recipe, hosted, holdings, manifest.weights, may_tell)
 
@@ -112,13 +117,25 @@ def assemble(recipe: Recipe, transport: Transport, mesh: MeshShape, problem: Pro
     return run
 
 
-def build_pool(recipe: Recipe, train: Examples) -> Pool:
-    """Who holds which examples."""
-    c = recipe.clients
+def build_pool(recipe: Recipe, task: Task) -> Pool:
+    """Who holds which examples. ConfigError if they have no classes, which the partition looks at."""
+    c, train = recipe.clients, task.train
     if recipe.algorithm.traits.central:
         return CentralPool(np.arange(len(train)), c.count, c.group, c.batch, recipe.seed)
     seed = derive(recipe.seed, "partition")
-    parts = partition(c.partition, Deal(train.labels, c.count, seed, train.owners, c.beta, c.shards_per_client))
+    classes = train.labels if train.classes is None else train.classes
+    if c.class_column is not None and train.classes is None:
+        raise ConfigError(
+            f"clients.class_column={c.class_column!r}: task {task.name!r} has no such columns; leave it out for the "
+            "label"
+        )
+    if c.partition in BY_CLASS and train.classes is None and not task.labels:
+        raise ConfigError(
+            f"clients.partition={c.partition!r}: task {task.name!r} has no classes; clients.class_column names the "
+            "column whose values are dealt as such"
+        )
+    deal = Deal(classes, c.count, seed, train.owners, c.beta, c.shards_per_client, train.groups)
+    parts = partition(c.partition, deal)
     return Pool(parts, c.cohort, c.group, c.batch, recipe.seed)
 
 

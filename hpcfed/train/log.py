@@ -6,6 +6,7 @@ Promise  a private run tells nothing that depends on a client but the votes that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from ..clock import PARTS, SHARES, shares
 from ..messages import Outcome
 from ..runs import agreement
+from ..tasks.evaluate import Score
 from .round import State
 from .run import Run
 
@@ -30,6 +32,7 @@ def log_round(run: Run, state: State, outcome: Outcome, last: bool, silent: Sequ
         record |= {"abstained": outcome.abstained, "abstentions": state.abstentions}
         record |= {"abstainers": list(silent)} if silent else {}
         record |= {"zeros": outcome.zeros} if outcome.slopes else {}
+        record |= {"skipped": outcome.skipped} if outcome.skipped else {}
     if outcome.sums is not None and outcome.cast is not None:
         record |= {"agreement": agreement.agreement(outcome.sums, outcome.cast), "sums": outcome.sums.tolist()}
         if tell:  # noise of the mechanism is no sign error
@@ -52,10 +55,13 @@ def log_round(run: Run, state: State, outcome: Outcome, last: bool, silent: Sequ
 
 def log_scores(run: Run, state: State) -> None:
     """A line of metrics.jsonl for every split that was evaluated where the run stands."""
-    metric = run.problem.task.metric
     for split, score in state.scores[state.t].items():
-        record = {"t": state.t, "split": split, "metric": metric, "value": score.value, "loss": score.loss}
-        run.record.score(record | {"examples": score.examples})
+        run.record.score({"t": state.t, "split": split} | _told(run, score).data())
+
+
+def _told(run: Run, score: Score) -> Score:
+    """What may be told of it: the owner of an evaluated example may be a client, so a private run tells no owner's."""
+    return score if run.privacy.may_tell else replace(score, worst=None, spread=None)
 
 
 def tell_times(run: Run, state: State) -> None:
@@ -77,15 +83,16 @@ def tell_times(run: Run, state: State) -> None:
         run.record.log({"t": state.t, "timed": len(times), "rows": run.mesh.rows, "slowest_row": slowest, "time": mean})
 
 
-def summary_of(run: Run, state: State, status: str) -> dict[str, Any]:
-    """What summary.json says of the run's settings and results."""
+def summary_of(run: Run, state: State, status: str, kept: int | None = None) -> dict[str, Any]:
+    """What summary.json says of the run's settings and results.  kept: the round that is the result, with keep_best."""
     recipe, task, tell = run.recipe, run.problem.task, run.privacy.may_tell
     # Of an interrupted run the last known one after the base model's, since the time may be short.
     at = max((t for t, scores in state.scores.items() if scores and (t > 0 or state.t == 0)), default=None)
+    at = at if kept is None else kept
     after = {} if at is None else state.scores[at]
     before = state.scores.get(0, {})
     first = next(iter(task.splits), None)
-    was, is_now = before.get(first or ""), after.get(first or "")
+    was, is_now = (_told(run, of[first]) if first in of else None for of in (before, after))
     up, down = run.bits
     return {
         "status": status,
@@ -93,6 +100,7 @@ def summary_of(run: Run, state: State, status: str) -> dict[str, Any]:
         "model": run.header.base_model,
         "task": recipe.task.name,
         "rounds": state.t,
+        "kept_round": kept,
         "clients": len(run.pool.parts),
         "rows": run.mesh.rows,
         "shards": run.mesh.shards,
@@ -102,6 +110,13 @@ def summary_of(run: Run, state: State, status: str) -> dict[str, Any]:
         "metric_after": is_now.value if is_now else None,
         "loss_before": was.loss if was else None,
         "loss_after": is_now.loss if is_now else None,
+        "metrics_before": dict(was.values) if was else {},
+        "metrics_after": dict(is_now.values) if is_now else {},
+        "majority": is_now.majority if is_now else None,
+        "worst_before": was.worst if was else None,
+        "worst_after": is_now.worst if is_now else None,
+        "spread_before": was.spread if was else None,
+        "spread_after": is_now.spread if is_now else None,
         "scored_at": at,
         "splits": {
             split: {"before": before[split].value if split in before else None, "after": after[split].value}

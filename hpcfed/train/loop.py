@@ -17,6 +17,7 @@ from ..config import Recipe
 from ..errors import DivergedError
 from ..tasks.evaluate import Score, evaluate
 from ..transport.base import check_same
+from .keep import keep_best
 from .log import log_round, log_scores, summary_of, tell_times
 from .resume import resume
 from .round import State
@@ -92,7 +93,7 @@ def _scored(run: Run, state: State) -> bool:
     for split, examples in task.splits.items():
         score = evaluate(
             run.problem.forward, task, examples, run.recipe.eval_batch, run.transport,
-            lambda: run.transport.any(state.stop),
+            lambda: run.transport.any(state.stop), run.problem.generate,
         )  # fmt: skip
         if score is None:
             return False
@@ -116,11 +117,14 @@ def _end(run: Run, state: State, status: str) -> dict[str, Any]:
     tell_standstill(run, state.t, fingerprint)
     if status != "interrupted" and state.t not in state.scores and not _scored(run, state):
         status = "interrupted"
+    kept = keep_best(run, state) if run.recipe.keep_best and status != "interrupted" else None
+    if kept not in (None, state.t):
+        fingerprint = _check_rows(run, kept)
     peaks = run.transport.everyone(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024).encode())
     gpu = torch.cuda.max_memory_allocated() if run.row.device == "cuda" else 0
     gpu_peaks = run.transport.everyone(str(gpu).encode())
-    sizes = run.record.seal(state.t, fingerprint or "", status != "interrupted")
-    summary: dict[str, Any] = summary_of(run, state, status) | {
+    sizes = run.record.seal(state.t if kept is None else kept, fingerprint or "", status != "interrupted")
+    summary: dict[str, Any] = summary_of(run, state, status, kept) | {
         "fingerprint": fingerprint,
         "orbit_bytes": sizes.get("orbit_bytes"),
         "weights_bytes": sizes.get("weights_bytes"),

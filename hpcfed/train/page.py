@@ -26,10 +26,15 @@ def _asked(header: Header, task: Mapping[str, Any]) -> list[str]:
     lines = [f"- task: {task['name']}"] if "name" in task else []
     if "prompt" in task:
         said = "the next word after" if header.kind == "causal-lm" else "the word at {verbalizer} in"
-        lines += [f"- {said} this prompt, columns of the example filled in:", "", *_fenced(task["prompt"]), ""]
+        said = "an answer at the end of" if "form" in task else said
+        chat = " inside the tokenizer's chat template" if task.get("chat") else ""
+        lines += [f"- {said} this prompt{chat}, columns of the example filled in:", "", *_fenced(task["prompt"]), ""]
+    if task.get("form") == "generate" and task.get("ends"):
+        lines += [f"- an answer ends with {'the eos token' if task['ends'] == 'eos' else repr(task['ends'])}"]
+    if "verbalizers" in task:
         pairs = zip(header.labels, task.get("verbalizers", ()), strict=False)
         lines += ["| class | word |", "|---|---|", *(f"| {label} | {word} |" for label, word in pairs), ""]
-    elif header.labels:
+    elif header.labels and "prompt" not in task:
         lines += [f"- classes: {', '.join(header.labels)} (`id2label` in `config.json`)"]
     if "text" in task:
         lines += [f"- text: {', '.join(task['text'])}"]

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from ..config import Entry, ModelConfig, Recipe
 from ..errors import ConfigError, first_line
 from ..model import checkpoint_names, head_labels, load_model, load_processor, load_shard, model_kind, without_sums
+from ..model.decode import Generate, make_generate
 from ..model.head import Forward, make_forward
 from ..noise import set_threads
 from ..orbit import Header
 from ..privacy import MECHANISMS
-from ..tasks import Example, Task, kind_of, load_task
+from ..tasks import Example, More, Task, kind_of, load_task
 from ..tasks.labels import spell
 from ..transport.row import Row
 from ..weights import Weights
@@ -32,6 +33,7 @@ class Problem:
     """A model and a task that fit each other, with the trained weights addressed. processor: tokenizer or None.
 
     asked: how the model is asked for logits, the same on every row.  notes: what the user should know of it.
+    generate: greedy decoding, of a causal model.
     """
 
     model: nn.Module
@@ -42,6 +44,7 @@ class Problem:
     kind: str
     asked: str = ""
     notes: list[str] = field(default_factory=list)
+    generate: Generate | None = None
 
 
 def build_problem(recipe: Recipe, row: Row | None = None, hosted: Sequence[Entry] = ()) -> Problem:
@@ -60,7 +63,8 @@ def build_problem(recipe: Recipe, row: Row | None = None, hosted: Sequence[Entry
         processor = load_processor(recipe.model, kind)
         sources = None if recipe.clients.manifest is None else hosted
         head = head_labels(recipe.model, kind)
-        return kind, processor, load_task(recipe.task, kind, processor, recipe.clients.id_column, sources, head)
+        more = More(recipe.clients.id_column, getattr(recipe.clients, "class_column", None))
+        return kind, processor, load_task(recipe.task, kind, processor, more, sources, head)
 
     kind, processor, task = row.together(data)
     task = replace(task, device=row.device)
@@ -78,6 +82,8 @@ def build_problem(recipe: Recipe, row: Row | None = None, hosted: Sequence[Entry
     pad = getattr(processor, "pad_token_id", None)
     way = find_way(recipe.model.name, model, task, few_examples(recipe, task), row, pad or 0)
     problem.task, problem.forward, problem.asked = way.task, way.forward, way.name
+    if kind == "causal-lm":  # padded on the right: the model does not leave out padding on the left
+        problem.generate = make_generate(model, row, padding=way.task.form.right is not None)
     problem.notes += lost_notes(recipe, task)
     return problem
 

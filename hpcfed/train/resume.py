@@ -18,15 +18,14 @@ def resume(run: Run, state: State) -> None:
 
     Collective. Every row gets row 0's scores too: what is evaluated next depends on them.
     """
-    splits, metric = run.problem.task.splits, run.problem.task.metric
-    read = _read(run)
+    splits, read = run.problem.task.splits, _read(run)
     left = together(
         run.transport,
         lambda: run.record.open(run.open_trail, run.data, run.digests, lambda: _holdings(run), splits, read),
     )
     past = Past.from_json(run.transport.broadcast(left.to_json() if left else None))
     state.t, state.seconds, state.payload_bytes = past.rounds, past.seconds, past.payload_bytes
-    state.scores = {t: {split: Score(*s, metric) for split, s in scores.items()} for t, scores in past.scores.items()}
+    state.scores = {t: {split: Score(**s) for split, s in scores.items()} for t, scores in past.scores.items()}
     state.pairs.extend(past.pairs)
     state.abstentions, state.abstainers = past.abstentions, set(past.abstainers)
     run.catch_up(past.rounds, state)
@@ -36,7 +35,7 @@ def resume(run: Run, state: State) -> None:
 def _holdings(run: Run) -> PartitionReport | None:
     """Which client holds how much of what; None in a private run, where that is each client's own affair."""
     task = run.problem.task
-    return run.pool.report(task.train.labels, task.labels) if run.privacy.may_tell else None
+    return run.pool.report(*task.counted) if run.privacy.may_tell else None
 
 
 def _read(run: Run) -> dict[str, Any]:

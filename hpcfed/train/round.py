@@ -10,7 +10,7 @@ probe/slopes.py, traffic in transport/base.py (by way of privacy/hooks.py), the 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,7 +60,9 @@ def run_round(run: OrbitRun, t: int, state: State) -> Outcome:
         run.mover.apply([run.method.decode(decision, t)])  # replay calls this too
     state.last = decision
     common = steps.shared and not run.recipe.algorithm.traits.central  # the slices of one batch are no clients
-    return outcome(slopes, tally, common and run.privacy.tally_known)
+    walked = steps.walk is not None and steps.batches == "step"
+    skipped = int(np.isnan(tally.values).sum()) if walked and isinstance(tally, Reports) else 0
+    return replace(outcome(slopes, tally, common and run.privacy.tally_known), skipped=skipped)
 
 
 def send(run: OrbitRun, slopes: Slopes, t: int, stop: bool) -> Tally | Reports:

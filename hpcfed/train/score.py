@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..atomic import write_atomic
 from ..config import Recipe, load_method, load_recipe
 from ..errors import ConfigError
 from ..orbit import load_any
 from ..orbit.sealed import WEIGHTS
 from ..runs.read import RECIPE, paths_of
-from ..tasks.evaluate import Score
-from ..tasks.evaluate import evaluate as score
+from ..tasks.evaluate import Result, Score, answers, score_of
 from ..transport.base import together
 from ..transport.launch import discover
 from ..transport.row import Row
@@ -32,12 +34,15 @@ def evaluate(
     recipe: str | Path | None = None,
     overrides: Sequence[str] = (),
     quiet: bool = False,
+    predictions: str | Path | None = None,
 ) -> dict[str, Score]:
     """The scores of a model on every split that its recipe evaluates; what `hpcfed evaluate` prints.
 
     what: a recipe, by name, file or as load_recipe gives it: its base model; a run folder: the model that the run has
     come to; or a model folder, for which `recipe` gives the task.  orbit: a sealed orbit, a journal or a run folder
     that is replayed on the base model first.  overrides: as load_recipe.  quiet: nothing on stderr.
+    predictions: new file for what the model answers, a line of JSON an example, which rank 0 writes in the end:
+    split, index (from 0), prediction, references, right (is it, to the word), loss, metrics (of the example).
 
     What the user should know of data and model goes to stderr, on rank 0.
     Collective: every rank of the launch calls it alike.  Raises HpcfedError (alone; on several ranks see meet.py).
@@ -47,6 +52,7 @@ def evaluate(
         resolved, transport = meeting.recipe, meeting.transport
         if resolved.task.eval_splits == []:
             raise transport.everywhere(ConfigError(NOTHING))
+        together(transport, lambda: _check_new(predictions, transport.rank))
         problem = together(transport, lambda: _rebuilt(resolved, run, transport.row))
         for note in problem.notes if transport.rank == 0 and not quiet else ():
             print(note, file=sys.stderr, flush=True)
@@ -54,12 +60,49 @@ def evaluate(
             for one in changes(Path(what), digests(resolved, problem)):
                 note = f"{one} changed since the run in {what} began: its own scores are not of the same"
                 print(note, file=sys.stderr, flush=True)
-        scores = dict[str, Score]()
-        for split, examples in problem.task.splits.items():
-            found = score(problem.forward, problem.task, examples, resolved.eval_batch, transport)
-            assert found, "nobody asks it to stop"
-            scores[split] = found
+        task, scores, lines = problem.task, dict[str, Score](), list[str]()
+        for split, examples in task.splits.items():
+            found = answers(problem.forward, task, examples, resolved.eval_batch, transport, generate=problem.generate)
+            assert found is not None, "nobody asks it to stop"
+            scores[split] = score_of(task, examples, found)
+            lines += [_line(split, one) for one in found if predictions is not None and transport.rank == 0]
+        together(transport, lambda: _write_new(predictions, lines, transport.rank))
         return scores
+
+
+def _check_new(file: str | Path | None, rank: int) -> None:
+    """ConfigError on rank 0 if the file cannot be made, or is there."""
+    if file is None or rank:
+        return
+    if Path(file).exists() or Path(file).is_symlink():
+        raise ConfigError(f"--predictions {file}: it is there already; choose another name")
+    if not Path(file).parent.is_dir():
+        raise ConfigError(f"--predictions {file}: there is no folder {Path(file).parent}")
+
+
+def _write_new(file: str | Path | None, lines: Sequence[str], rank: int) -> None:
+    _check_new(file, rank)
+    if file is None or rank:
+        return
+    try:
+        write_atomic(Path(file), "".join(lines))
+    except OSError as error:
+        raise ConfigError(f"--predictions {file}: cannot write it: {error.strerror}") from None
+
+
+def _line(split: str, result: Result) -> str:
+    """A line of the predictions."""
+    answer = result.answered
+    told = {
+        "split": split,
+        "index": result.index,
+        "prediction": answer.text,
+        "references": answer.references,
+        "right": answer.text in answer.references if answer.chosen is None else answer.chosen in answer.right,
+        "loss": result.loss if math.isfinite(result.loss) else None,
+        "metrics": result.values,
+    }
+    return json.dumps(told, ensure_ascii=False) + "\n"
 
 
 def _rebuilt(recipe: Recipe, orbit: Path | None, row: Row) -> Problem:

@@ -51,10 +51,10 @@ class JournalTrail:
         self._journal.append(t, decision)
 
     def seal(self, rounds: int, fingerprint: str, ended: bool) -> dict[str, int | None]:
-        """The run stands here; ended: for good. Bytes of what it has become, for summary.json."""
+        """The run stands here, or with keep_best is sealed here; ended: for good. Its bytes, for summary.json."""
         self._journal.close()
         if ended:
-            return {"orbit_bytes": seal(self._folder.orbit, self._header, self.decisions, fingerprint)}
+            return {"orbit_bytes": seal(self._folder.orbit, self._header, self.decisions[:rounds], fingerprint)}
         return {"orbit_bytes": self._folder.journal.stat().st_size}
 
     def close(self) -> None:

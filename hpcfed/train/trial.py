@@ -34,7 +34,7 @@ APART = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 #: The same in units of their size: scores that hardly differ have little spread.
 ROUNDED = {torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 2e-3}
 WIDER = 3  # columns of padding where the examples have none
-MANY = 4  # candidates of several tokens, above which only two examples are tried
+MANY = 4  # sequences an example, above which only two examples are tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +77,9 @@ def find_way(name: str, model: nn.Module, task: Task, few: Sequence[Example], ro
 
     Collective over the row.  Raises ConfigError, on every shard alike, if no way gives what the model itself does.
     """
-    if len(task.labels) > MANY and task.collate(few[:1]).rows_per_example > 1:
+    if task.collate(few[:1]).rows_per_example > MANY:
         few = [few[0], few[-1]]  # each takes a pass for every candidate
+    task, objective = replace(task, objective=None), task.objective  # scores are compared, not what they are worth
     batch = _padded(task, few, pad)
     release_head(model)
     plain = make_forward(model, row)
@@ -86,18 +87,19 @@ def find_way(name: str, model: nn.Module, task: Task, few: Sequence[Example], ro
     if own is None:
         raise ConfigError(f"model.name={name!r}: {_family(model)} cannot be run on the task's examples ({error})")
     if not bool(own.isfinite().all()):  # told with its cures by the probe, which cannot be bound either
-        return _way(model, task, row, True)
+        return _way(model, replace(task, objective=objective), row, True)
     said = ""
     for form in (task.form, task.form.right):
         for restrict in (True, False)[: 1 + bool(task.head_rows)]:
             if form is None:
                 continue
-            way = _way(model, replace(task, form=form), row, restrict)
+            judge = task.judge.right if task.judge and form is not task.form else task.judge
+            way = _way(model, replace(task, form=form, judge=judge), row, restrict)
             asked = _padded(way.task, few, pad)
             got, error = _tried(lambda way=way, asked=asked: _scores(way.task, asked, way.forward(asked.inputs)))  # type: ignore[misc]
             right = got is not None and _agree(got, own, model)
             if not row.any(not right):
-                return way
+                return replace(way, task=replace(way.task, objective=objective))
             said = error or _apart(got, own)
     raise ConfigError(f"model.name={name!r}: {_family(model)} {_why(plain, model, batch, task, own)} ({said})")
 
@@ -126,18 +128,20 @@ def _padded(task: Task, few: Sequence[Example], pad: int) -> Batch:
     """The examples as a batch in which something is padded, if it is one of texts."""
     batch = task.collate(few)
     mask = batch.inputs.get("attention_mask")
-    known = {"input_ids", "attention_mask", "position_ids", "token_type_ids"}
+    known = {"input_ids", "attention_mask", "position_ids", "token_type_ids", "answer_mask"}
     if mask is None or not bool(mask.all()) or batch.inputs.keys() - known:
         return batch
     side = (WIDER, 0) if task.form.right else (0, WIDER)
-    wider = {k: F.pad(v, side, value=pad * (k == "input_ids")) for k, v in batch.inputs.items()}
+    wider = {
+        k: v if k == "answer_mask" else F.pad(v, side, value=pad * (k == "input_ids")) for k, v in batch.inputs.items()
+    }
     return replace(batch, inputs=wider, real=None)
 
 
 def _alone(model: nn.Module, inputs: Inputs, i: int) -> Inputs:
-    """Row i of a batch without its padding, and without positions, which the model then counts itself."""
+    """Row i of a batch without its padding, all of its logits, and without positions, which the model counts itself."""
     mask = inputs.get("attention_mask")
-    row = {k: v[i : i + 1] for k, v in inputs.items() if k != "position_ids"}
+    row = {k: v[i : i + 1] for k, v in inputs.items() if k not in ("position_ids", "answer_mask")}
     if mask is None or mask.dim() != 2:
         return row
     if not takes(model, "attention_mask"):

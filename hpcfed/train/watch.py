@@ -55,15 +55,17 @@ def watch(run: Run, state: State, seen: Watch, outcome: Outcome) -> list[int]:
     if seen.rounds < EARLY and state.t < recipe.rounds:
         seen.silent = set()
         return new
-    if zeros == slopes >= FEW:
+    ties = run.problem.task.objective is not None  # most rounds of a reward change nothing
+    if zeros == slopes >= FEW and not ties:
         raise run.transport.everywhere(ConfigError(_nothing_but_zeros(run, state.t, slopes)))
     if zeros and not seen.noted:
         seen.noted = True
         what = "votes by a coin" if recipe.algorithm.traits.votes else "says nothing"
-        run.record.note(
-            f"{100 * zeros / slopes:.3g} % of the slopes up to round {state.t} are exactly 0; who finds one {what}; "
-            f"algorithm.mu={recipe.algorithm.mu:g} may be small for {recipe.model.dtype}"
-        )
+        why = f"task.objective={recipe.task.objective!r} is the same on both sides"
+        if not ties:
+            why = f"algorithm.mu={recipe.algorithm.mu:g} may be small for {recipe.model.dtype}"
+        share = f"{100 * zeros / slopes:.3g} % of the slopes up to round {state.t} are exactly 0"
+        run.record.note(f"{share}; who finds one {what}; {why}")
     seen.silent, seen.zeros, seen.slopes = set(), 0, 0
     return new
 

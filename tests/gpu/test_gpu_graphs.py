@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hpcfed.messages import Update
 from hpcfed.probe import Probe
-from hpcfed.probe.slopes import slopes_of
+from hpcfed.probe.slopes import from_logits, slopes_of
 from hpcfed.probe.trial import bound_probe
 from hpcfed.tasks import Batch
 from hpcfed.weights import Weights
@@ -100,7 +100,7 @@ def test_graphed_rounds_end_where_their_replay_on_the_cpu_ends(kind):
     _, probe = pair_of(model, held, inputs)
     updates = []
     for seed in range(20):
-        p, _ = slopes_of(probe, squares, [(batch, np.arange(4))], 4, [seed], MU)
+        p, _ = slopes_of(probe, from_logits(squares), [(batch, np.arange(4))], 4, [seed], MU)
         sign = np.array([1 if p.sum() > 0 else -1], np.float32)
         updates.append(Update(np.array([seed], np.uint64), sign, 1e-3))
         update.apply_(held, updates[-1:], "gaussian", "stochastic")

@@ -22,7 +22,7 @@ from hpcfed.messages import Update
 from hpcfed.model.head import Inputs, restrict_head
 from hpcfed.probe import Probe, draws
 from hpcfed.probe.draws import Pass
-from hpcfed.probe.slopes import slopes_of
+from hpcfed.probe.slopes import from_logits, slopes_of
 from hpcfed.probe.trial import bound_probe
 from hpcfed.tasks import Batch
 from hpcfed.weights import Weights, weights
@@ -81,7 +81,9 @@ def test_a_run_on_the_gpu_is_replayed_on_the_cpu(dtype):
     probe, batch = probe_of(model, held, inputs), Batch(inputs, torch.zeros(4, dtype=torch.int64, device=GPU))
     updates = []
     for seed in range(100):
-        p, _ = slopes_of(probe, lambda x, _: x.float().square().mean((1, 2)), [(batch, np.arange(4))], 4, [seed], 1e-2)
+        p, _ = slopes_of(
+            probe, from_logits(lambda x, _: x.float().square().mean((1, 2))), [(batch, np.arange(4))], 4, [seed], 1e-2
+        )
         sign = np.array([1 if p.sum() > 0 else -1], np.float32)
         updates.append(Update(np.array([seed], np.uint64), sign, 1e-3))
         update.apply_(held, updates[-1:], "gaussian", "stochastic")

@@ -27,7 +27,19 @@ from hpcfed.train.replay import replay_into
 from hpcfed.weights import Weights
 from tests.support import shard_checks
 from tests.support.harness import fails, launch, mpirun
-from tests.support.shard_checks import DTYPES, FAMILIES, LAUNCHES, LONG, PLACES, ROUNDS, VARIANTS, killed, recipe_of
+from tests.support.shard_checks import (
+    DTYPES,
+    FAMILIES,
+    LAUNCHES,
+    LONG,
+    PLACES,
+    ROUNDS,
+    VARIANTS,
+    WRITERS,
+    killed,
+    recipe_of,
+    written,
+)
 from tests.support.small import (
     VOCABULARY,
     save_tiny_folder,
@@ -67,12 +79,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
         for dtype in DTYPES:
             recipe = recipe_of(str(tmp), family, f"model.dtype={dtype}", "algorithm.directions=2")
             problem = build_problem(recipe)
-            pool = build_pool(recipe, problem.task.train)
+            pool = build_pool(recipe, problem.task)
             header = make_header(recipe, problem.weights, problem.kind, problem.task.labels, pool)
             votes = np.random.default_rng(7).choice([-1, 1], (ROUNDS, 2))
             decisions = [pack_signs(signs) for signs in votes]
             replay_into(header, decisions, problem.weights)
             seal(tmp / f"{family}-{dtype}.safetensors", header, decisions, problem.weights.fingerprint())
+            if family in WRITERS and dtype == "float32":
+                answers = written(problem.model, problem.weights)
+                (tmp / f"{family}-written.json").write_text(json.dumps(answers))
     return str(tmp)
 
 
@@ -103,9 +118,10 @@ def _fuse_queries(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def orbits(folder: str) -> dict[str, str | None]:
-    """The fingerprint that each orbit leads to, as one process found."""
-    return {f"{f}-{d}": load_any(Path(folder, f"{f}-{d}.safetensors")).fingerprint for f in FAMILIES for d in DTYPES}
+def orbits(folder: str) -> dict[str, Any]:
+    """The fingerprint that each orbit leads to, and what the whole model then writes, as one process found."""
+    found = {f"{f}-{d}": load_any(Path(folder, f"{f}-{d}.safetensors")).fingerprint for f in FAMILIES for d in DTYPES}
+    return found | {"written": {f: json.loads(Path(folder, f"{f}-written.json").read_text()) for f in WRITERS}}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +145,7 @@ def four(launched: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return launched["live"]
 
 
-def test_one_orbit_on_two_shards(two: list[dict[str, Any]], orbits: dict[str, str]) -> None:
+def test_one_orbit_and_one_set_of_answers_on_two_shards(two: list[dict[str, Any]], orbits: dict[str, Any]) -> None:
     assert [found["replayed"] for found in two] == [orbits] * 2
 
 
@@ -140,11 +156,13 @@ def test_a_plan_knows_what_a_shard_holds(two: list[dict[str, Any]], folder: str)
             assert found["held"][family] == pytest.approx(plan.memory.shard(plan.split, 2).weights, rel=0.05), family
 
 
-def test_one_orbit_on_three_shards_of_uneven_size(launched: dict[str, list[Any]], orbits: dict[str, str]) -> None:
+def test_one_orbit_and_one_set_of_answers_on_three_shards_of_uneven_size(
+    launched: dict[str, list[Any]], orbits: dict[str, Any]
+) -> None:
     assert launched["three"] == [orbits] * 3
 
 
-def test_a_spread_model_is_saved_as_a_folder(two: list[Any], folder: str, orbits: dict[str, str]) -> None:
+def test_a_spread_model_is_saved_as_a_folder(two: list[Any], folder: str, orbits: dict[str, Any]) -> None:
     for family, kind in (("opt", "causal-lm"), ("llama", "causal-lm"), ("mpt", "causal-lm"), ("roberta", "masked-lm")):
         for dtype in DTYPES:
             path = Path(folder, f"saved-{family}-{dtype}-2")
@@ -202,6 +220,16 @@ def test_a_live_run_replays_on_one_rank(four: list[dict[str, Any]], folder: str)
     assert problem.weights.fingerprint() == orbit.header.base_fingerprint
     replay_into(orbit.header, orbit.decisions, problem.weights)
     assert problem.weights.fingerprint() == orbit.fingerprint == four[0]["runs"]["feedsign"][0]
+
+
+def test_rows_of_shards_go_back_to_the_best_round(four: list[dict[str, Any]], folder: str) -> None:
+    """Their weights agree there, and are those that one rank rebuilds from the sealed rounds."""
+    orbit = load_any(Path(folder, "kept"))
+    told = json.loads(Path(folder, "kept", "summary.json").read_text())
+    assert orbit.rounds == told["kept_round"] < ROUNDS == told["rounds"]
+    problem = build_problem(recipe_of(folder, "opt"))
+    replay_into(orbit.header, orbit.decisions, problem.weights)
+    assert {problem.weights.fingerprint(), orbit.fingerprint} == {found["runs"]["kept"][0] for found in four}
 
 
 def test_a_signal_to_any_rank_ends_all(four: list[dict[str, Any]]) -> None:

@@ -4,8 +4,9 @@
     run_ranks(3, body, 7, launcher="mpirun")     the same under mpirun
     launch("torchrun", 2, ["-m", "hpcfed", "train", "digits"])  -> Finished(code, output, seconds)
 
-launchers: "ranks" sets torchrun's variables itself (fast), "torchrun" and "mpirun" are the real ones. A launch starts
-an interpreter and imports torch on every rank, so one launch should check many things.
+launchers: "ranks" sets torchrun's variables itself, and run_ranks and fails then fork the ranks (nursery.py: fast);
+"torchrun" and "mpirun" are the real ones. Their launches start an interpreter and import torch on every rank, so one
+should check many things.
 `body` is a module-level function, of a test file or of tests/support; arguments and results travel as JSON.
 """
 
@@ -24,10 +25,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+
+from tests.support.nursery import Nursery
 
 ROOT = Path(__file__).resolve().parents[2]
 Launcher = Literal["ranks", "torchrun", "mpirun"]
@@ -88,21 +92,16 @@ def start(
     common: dict[str, Any] = {"cwd": ROOT, "stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
     if launcher != "ranks":
         return [subprocess.Popen(lines[launcher], env=env, start_new_session=True, **common)]
-    meet = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": str(n),
-        "LOCAL_WORLD_SIZE": str(n),
-    }
     return [
-        subprocess.Popen(
-            [sys.executable, *argv],
-            env=env | meet | {"RANK": str(i), "LOCAL_RANK": str(i)},
-            start_new_session=True,
-            **common,
-        )
-        for i in range(n)
+        subprocess.Popen([sys.executable, *argv], env=env | place, start_new_session=True, **common)
+        for place in _places(n)
     ]
+
+
+def _places(n: int) -> list[dict[str, str]]:
+    """What torchrun would tell each of n ranks."""
+    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(n)}
+    return [meet | {"LOCAL_WORLD_SIZE": str(n), "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(n)]
 
 
 def stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -138,13 +137,31 @@ def launch(
     return Finished(next((code for code in codes if code), 0), text, time.monotonic() - began)
 
 
+@cache
+def _nursery() -> Nursery:
+    return Nursery(environment())
+
+
+def _launch_body(launcher: Launcher, n: int, argv: Sequence[str], timeout: float) -> Finished:
+    """`launch` of this file; ranks without a launcher are forked."""
+    if launcher != "ranks":
+        return launch(launcher, n, [__file__, *argv], timeout)
+    began = time.monotonic()
+    with tempfile.NamedTemporaryFile() as output:
+        codes = _nursery().raise_ranks(_places(n), argv, output.name, timeout)
+        text = output.read().decode(errors="replace")
+    if codes is None:
+        pytest.fail(f"{argv[1]} on {n} ranks was still running after {timeout} s:\n{text}")
+    return Finished(next((code for code in codes if code), 0), text, time.monotonic() - began)
+
+
 def run_ranks(
     n: int, body: Callable[..., Any], *args: Any, launcher: Launcher = "ranks", timeout: float = 120
 ) -> list[Any]:
     """body(transport, *args) on n ranks; their results in rank order. Fails with every rank's output if one fails."""
     with tempfile.TemporaryDirectory() as folder:
-        argv = [__file__, inspect.getfile(body), body.__name__, folder, json.dumps(args)]
-        finished = launch(launcher, n, argv, timeout)
+        argv = [inspect.getfile(body), body.__name__, folder, json.dumps(args)]
+        finished = _launch_body(launcher, n, argv, timeout)
         files = [Path(folder, f"{rank}.json") for rank in range(n)]
         if finished.code or not all(file.exists() for file in files):
             pytest.fail(f"{body.__name__} on {n} ranks ({launcher}) ended with {finished.code}:\n{finished.output}")
@@ -154,8 +171,8 @@ def run_ranks(
 def fails(n: int, body: Callable[..., Any], *args: Any, launcher: Launcher = "ranks", timeout: float = 60) -> Finished:
     """body(transport, *args) on n ranks, which must end by itself with a non-zero exit status."""
     with tempfile.TemporaryDirectory() as folder:
-        argv = [__file__, inspect.getfile(body), body.__name__, folder, json.dumps(args)]
-        finished = launch(launcher, n, argv, timeout)
+        argv = [inspect.getfile(body), body.__name__, folder, json.dumps(args)]
+        finished = _launch_body(launcher, n, argv, timeout)
         assert finished.code != 0, finished.output
         return finished
 

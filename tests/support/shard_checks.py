@@ -14,12 +14,17 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import nn
 
 from hpcfed.config import ModelConfig, Recipe, load_recipe
 from hpcfed.errors import ConfigError, HpcfedError
 from hpcfed.model import save_model, save_shards
+from hpcfed.model.decode import make_generate
+from hpcfed.model.head import make_forward, takes
 from hpcfed.noise.layout import Slice
 from hpcfed.orbit import load_any
+from hpcfed.probe.decode import decode_sides
+from hpcfed.probe.trial import bound_probe
 from hpcfed.train.build import build_run, build_together
 from hpcfed.train.meet import Meeting
 from hpcfed.train.problem import Problem, build_base, build_problem, compare_with_whole_model
@@ -30,8 +35,10 @@ from hpcfed.transport.base import Transport
 from hpcfed.transport.choose import spread
 from hpcfed.transport.launch import discover
 from hpcfed.transport.row import Row
+from hpcfed.weights import Weights
 from tests.support.harness import _rank, free_port
 from tests.support.train_checks import signalled
+from tests.support.written import prompts
 
 ROUNDS = 12
 LONG = 40  # rounds: long enough that a run still goes on when a rank is killed after ten
@@ -39,6 +46,7 @@ LONG = 40  # rounds: long enough that a run still goes on when a rank is killed 
 PLACES = {"row0": range(4), "row1": range(4, 6), "all": range(6)}
 #: 3 shards of 4 heads, of 4 key-value heads (8 of queries) and of 4 heads: none divides.
 FAMILIES = ("opt", "llama", "mpt", "roberta")
+WRITERS = ("opt", "llama", "mpt")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -61,9 +69,17 @@ def said(work: Any) -> str:
     return "nothing"
 
 
-def replayed(row: Row, folder: str) -> dict[str, str]:
-    """Fingerprint of each family and dtype after its orbit."""
-    found = {}
+def written(model: nn.Module, weights: Weights) -> list[list[list[int]]]:
+    """What the model writes after a few prompts, and what it writes with w + mu z and with w - mu z."""
+    inputs = {name: ids for name, ids in prompts(5).items() if takes(model, name)}
+    probe = bound_probe(inputs, model, make_forward(model, weights.row), weights, "gaussian")
+    plain = make_generate(model, weights.row)(inputs, 8, frozenset())
+    return [plain, *decode_sides(probe, inputs, 3, 0.05, 8, frozenset())]
+
+
+def replayed(row: Row, folder: str) -> dict[str, Any]:
+    """Fingerprint of each family and dtype after its orbit, and what the causal models then write."""
+    found: dict[str, Any] = {"written": {}}
     for family in FAMILIES:
         for dtype in DTYPES:
             orbit = load_any(Path(folder, f"{family}-{dtype}.safetensors"))
@@ -75,6 +91,8 @@ def replayed(row: Row, folder: str) -> dict[str, str]:
             check_base(orbit.header, weights, dtype)
             replay_into(orbit.header, orbit.decisions, weights)
             found[f"{family}-{dtype}"] = weights.fingerprint()
+            if family in WRITERS and dtype == "float32":
+                found["written"][family] = written(model, weights)
             out = Path(folder, f"saved-{family}-{dtype}-{row.shards}")
             base = ModelConfig(name=f"{folder}/{family}")
             save_shards(
@@ -169,7 +187,7 @@ def alone_and_spread(everybody: Transport, folder: str) -> dict[str, Any]:
     return found
 
 
-def three(everybody: Transport, folder: str) -> dict[str, str]:
+def three(everybody: Transport, folder: str) -> dict[str, Any]:
     """One row of three."""
     transport = spread(everybody, discover(), 3)
     found = replayed(transport.row, folder)
@@ -192,6 +210,7 @@ VARIANTS: dict[str, list[str]] = {
     "fedkseed": ["algorithm.name=fedkseed", "algorithm.local_steps=2", "algorithm.pool_size=16"],
     "fedkseed-pro": ["algorithm.name=fedkseed-pro", "algorithm.local_steps=2", "algorithm.pool_size=16"],
     "adam": ["algorithm.update=optimizer", "algorithm.optimizer=Adam"],
+    "kept": ["keep_best=true", "eval_every=4", "task.dev=20", "algorithm.lr=3e-2"],
     "attacked": ["attack.kind=collude", "attack.clients=2", "algorithm.name=zo-fedsgd"],
 }
 

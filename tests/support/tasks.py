@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hpcfed.config import ModelConfig, TaskConfig
 from hpcfed.model import head_labels, load_model, load_processor, model_kind
-from hpcfed.tasks import Batch, Examples, Task, kind_of, load_task
+from hpcfed.tasks import Batch, Examples, More, Task, kind_of, load_task
 from tests.support.small import sentences
 
 SENTENCES = sentences(6, seed=3)
@@ -22,10 +22,12 @@ def same_examples(a: Examples, b: Examples) -> bool:
     return len(a) == len(b) and all(np.array_equal(a[i]["input_ids"], b[i]["input_ids"]) for i in range(len(a)))
 
 
-def open_task(folder: Path, owners: str | None = None, pad_token: str | None = None, **settings: Any) -> Task:
+def open_task(
+    folder: Path, owners: str | None = None, pad_token: str | None = None, classes: str | None = None, **settings: Any
+) -> Task:
     config, model = TaskConfig(**settings), ModelConfig(name=str(folder), pad_token=pad_token)
     kind = kind_of(config, model_kind(model))
-    return load_task(config, kind, load_processor(model, kind), owners, head=head_labels(model, kind))
+    return load_task(config, kind, load_processor(model, kind), More(owners, classes), head=head_labels(model, kind))
 
 
 def open_model(folder: Path, task: Task, **settings: Any) -> nn.Module:

@@ -106,7 +106,8 @@ def test_the_task_has_its_data_and_its_loss(tmp_path: Path):
     assert len(task.train) == 1200 and len(task.splits["test"]) == 597
     scores, label = torch.tensor([[2.0, 1.5, 0.0], [1.0, 4.0, 0.0], [0.0, 3.0, 1.0]]), torch.tensor([0, 1, 2])
     losses = task.losses(scores, Batch({}, label))
-    assert losses.tolist() == [0.5, 0.0, 3.0] and task.credits(scores, Batch({}, label)).tolist() == [True, True, False]
+    assert losses.tolist() == [0.5, 0.0, 3.0]
+    assert [answer.chosen for answer in task.answered(scores, Batch({}, label))] == [0, 1, 1]
 
 
 def test_a_task_for_other_models_is_refused(tmp_path: Path):

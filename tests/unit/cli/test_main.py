@@ -41,6 +41,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_evaluate_prints_one_json_object(run: Path, tmp_path: Path):
+    file = tmp_path / "answers.jsonl"
+    said, told = ok("evaluate", run, "--json", "--predictions", file), summary(run)
+    (score,) = json.loads(said.out).values()
+    assert score["value"] == score["values"]["accuracy"] == told["metric_after"] and score["loss"] == told["loss_after"]
+    assert len(file.read_text("utf-8").splitlines()) == score["examples"]
+
+
 # --- help ------------------------------------------------------------------------------------------------------------
 
 

@@ -66,6 +66,7 @@ def test_any_letters_in_any_locale(tmp_path: Path, extra: dict[str, str]) -> Non
     assert "feedsign" in done.stdout and ("mod" in done.stdout)
 
 
+@pytest.mark.long
 def test_a_run_is_saved_whatever_becomes_of_its_output(tmp_path: Path) -> None:
     line = "HPCFED train digits --set rounds=2 --out {} --force"
     done = shell(line.format("a") + " >/dev/full", tmp_path)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import subprocess
 import sys
 
 import pytest
 
-from hpcfed.cli.tables import comparison_table, count, orbit_table, score_table, size, summary_table
+from hpcfed.cli.tables import comparison_table, count, orbit_table, score_json, score_table, size, summary_table
 from hpcfed.orbit import load_any, seal
 from hpcfed.runs.progress import percent
 from hpcfed.tasks.evaluate import Score
@@ -54,6 +56,32 @@ def test_score_table():
     stream = io.StringIO()
     score_table({"test": Score(0.5, 0.25, 872, "F1")}, stream)
     assert stream.getvalue().split()[-5:] == ["test", "872", "50.0", "%", "0.2500"] and " F1 " in stream.getvalue()
+
+
+def test_a_score_table_has_a_column_for_all_that_is_known():
+    stream = io.StringIO()
+    both = {"accuracy": 0.5, "macro-f1": 0.25}
+    scores = {
+        "test": Score(0.5, 0.25, 872, "accuracy", both, majority=0.75),
+        "dev": Score(0.5, math.inf, 8, "accuracy", both, majority=0.625, worst=0.125, spread=0.1),
+    }
+    score_table(scores, stream)
+    head, dev = (line.split() for line in stream.getvalue().splitlines() if line.split()[:1] in (["split"], ["dev"]))
+    assert " ".join(head) == "split examples accuracy majority macro-f1 worst client spread loss"
+    assert " ".join(dev) == "dev 8 50.0 % 62.5 % 25.0 % 12.5 % 10.0 % inf"
+    told = json.loads(score_json(scores))
+    assert told["test"] == {
+        "value": 0.5, "loss": 0.25, "examples": 872, "metric": "accuracy", "values": both, "majority": 0.75,
+    }  # fmt: skip
+    assert told["dev"]["loss"] is None and told["dev"]["worst"] == 0.125
+
+
+def test_a_summary_table_has_a_line_a_metric():
+    more = {"metrics_before": {"accuracy": 0.5, "em": 0.25}, "metrics_after": {"accuracy": 0.75, "em": 0.5}}
+    stream = io.StringIO()
+    summary_table(made_up_summary(**more, majority=0.625, worst_before=0.125, worst_after=0.25), stream)
+    text = " ".join(stream.getvalue().split())
+    assert "accuracy 50.0 % -> 75.0 % (majority 62.5 %) em 25.0 % -> 50.0 % worst client 12.5 % -> 25.0 % loss" in text
 
 
 def test_orbit_table_shows_strangers_text_as_text(tmp_path):

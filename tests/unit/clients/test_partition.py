@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from hpcfed import clients as dealing
 from hpcfed.clients import PARTITIONS, Deal, Parts, Pool, partition_report
-from hpcfed.errors import ConfigError
+from hpcfed.errors import ConfigError, DataError
 
+SCARCE = {"dirichlet-balanced"}  # it takes ten examples a client, and a beta that lets all have them
 NAMES = [str(c) for c in range(10)]
 
 
@@ -41,7 +42,9 @@ def check(parts, n, clients):
     seed=st.integers(0, 2**64 - 1),
 )
 def test_every_example_has_one_owner_and_every_client_an_example(n, share, scheme, beta, seed):
-    clients = max(1, int(share * n))
+    clients = max(1, int(share * n) // (20 if scheme in SCARCE else 1))
+    if scheme in SCARCE:
+        n, beta = max(n, 10), 100.0
     more = {"ids": np.arange(n) % clients, "shards_per_client": 1}
     parts = partition(labels_of(n), clients, scheme, beta=beta, seed=seed, **more)
     check(parts, n, clients)
@@ -49,7 +52,7 @@ def test_every_example_has_one_owner_and_every_client_an_example(n, share, schem
     assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
-@pytest.mark.parametrize("scheme", list(PARTITIONS))
+@pytest.mark.parametrize("scheme", [scheme for scheme in PARTITIONS if scheme not in SCARCE])
 def test_ten_thousand_clients(scheme):
     labels = labels_of(50_000)
     parts = partition(labels, 10_000, scheme, beta=0.1, seed=1, ids=np.arange(50_000) // 4)
@@ -74,7 +77,7 @@ def test_a_client_costs_its_indices_and_little_more(scheme):
     assert voters == 2 * clients and kept / clients < 48 and peak / clients < 160
 
 
-@pytest.mark.parametrize("scheme", ["iid", "dirichlet", "shards", "quantity", "natural"])
+@pytest.mark.parametrize("scheme", list(PARTITIONS))
 def test_another_seed_is_another_partition(scheme):
     labels = labels_of(500)
     one, two = (partition(labels, 5, scheme, seed=seed, ids=np.arange(500) % 20) for seed in (1, 2))
@@ -133,6 +136,15 @@ def test_natural_keeps_owners_whole():
         ((10, 4, "natural"), {}, "clients.id_column"),
         ((10, 4, "natural"), {"ids": ["a", "b"] * 5}, "only 2 owners; use clients.count=2 or less"),
         ((10, 4, "dirichle"), {}, "did you mean dirichlet?"),
+        ((39, 4, "dirichlet-balanced"), {}, "39 examples give no 4 clients 10 each; use clients.count=3 or less"),
+        ((9, 4, "dirichlet-balanced"), {}, "a client has 10 examples, and there are only 9"),
+        ((250, 20, "dirichlet-balanced"), {"beta": 1e-3}, "use a larger clients.beta than 0.001, or fewer clients"),
+        (
+            (12, 4, "iid"),
+            {"groups": np.arange(12) % 3},
+            "only 3 training examples; use clients.count=3 or less (groups",
+        ),
+        ((12, 4, "shards"), {"groups": np.arange(12) % 6}, "8 shards of only 6 examples"),
     ],
 )
 def test_impossible_partitions_say_what_would_do(arguments, more, words):
@@ -142,14 +154,67 @@ def test_impossible_partitions_say_what_would_do(arguments, more, words):
     assert words in str(raised.value)
 
 
-def test_the_report_counts_right():
-    labels = np.array([0, 0, 1, 1, 1, 2])
-    report = partition_report([np.array([0, 2]), np.array([1, 3, 4, 5])], labels, ["a", "b", "c"])
-    assert report.counts.tolist() == [[1, 1, 0], [1, 2, 1]] and report.sizes.tolist() == [2, 4]
-    assert report.classes == 2.5
-    # everybody: (1/3, 1/2, 1/6); client 0: (1/2, 1/2, 0), client 1: (1/4, 1/2, 1/4)
-    assert report.skew == pytest.approx((1 / 6 + 1 / 12) / 2)
-    assert report.line().startswith("2 clients hold 6 examples, 2 to 4 each (median 3); 2.5 of 3 classes a client")
+@pytest.mark.parametrize("scheme", [scheme for scheme in PARTITIONS if scheme not in SCARCE])
+def test_groups_are_not_divided(scheme):
+    rng = np.random.Generator(np.random.Philox(5))
+    groups = rng.integers(0, 40, 300) * 7
+    parts = partition(labels_of(300), 6, scheme, groups=groups, ids=groups % 12, seed=4)
+    check(parts, 300, 6)
+    held = [set(groups[part]) for part in parts]
+    assert sum(map(len, held)) == len(set(groups))
+    # Groups are dealt as examples are, in the order, and by the classes, of their first ones.
+    first = np.sort(np.unique(groups, return_index=True)[1])
+    alone = partition(labels_of(300)[first], 6, scheme, ids=groups[first] % 12, seed=4)
+    assert [set(groups[first[part]]) for part in alone] == held
+
+
+@pytest.mark.parametrize("scheme", list(PARTITIONS))
+def test_groups_of_one_example_are_no_groups(scheme):
+    more = {"ids": np.arange(200) % 5, "beta": 5.0, "seed": 2}
+    alone = partition(labels_of(200), 4, scheme, groups=np.arange(200)[::-1], **more)
+    assert [part.tolist() for part in alone] == [part.tolist() for part in partition(labels_of(200), 4, scheme, **more)]
+
+
+def test_a_group_of_two_owners_is_refused_where_owners_count():
+    ids, groups = np.array(["ann", "bob", "cat", "dan"]), np.array([0, 1, 1, 2])
+    with pytest.raises(DataError, match=r"one group belong to 'bob' and to 'cat'.*must have one owner"):
+        partition(labels_of(4), 2, "natural", ids=ids, groups=groups)
+    check(partition(labels_of(4), 2, "iid", ids=ids, groups=groups), 4, 2)
+
+
+def test_a_partition_of_the_users_own_does_not_divide_groups_either(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "import numpy as np\ndef halves(deal):\n"
+        "    assert deal.groups is None and len(deal.labels) == len(deal.owners) == 3\n"
+        "    return np.array_split(np.arange(3), deal.clients)\n"
+    )
+    parts = partition(
+        labels_of(5), 2, f"{file}:halves", ids=["a", "b", "b", "a", "c"], groups=np.array([5, 2, 2, 5, 0])
+    )
+    assert [part.tolist() for part in parts] == [[0, 1, 2, 3], [4]]
+
+
+@pytest.mark.parametrize(("n", "clients", "beta"), [(2000, 40, 0.5), (2000, 40, 5.0), (200, 10, 1e4), (10, 1, 0.1)])
+def test_balanced_dirichlet_draws_until_every_client_has_ten(n, clients, beta):
+    for seed in range(3):
+        labels = labels_of(n, classes=7)
+        parts = partition(labels, clients, "dirichlet-balanced", beta=beta, seed=seed)
+        check(parts, n, clients)
+        counts = partition_report(parts, labels, NAMES[:7]).counts
+        assert counts.sum(axis=1).min() >= 10
+        before = np.cumsum(counts, axis=1)  # of class c, who has the mean of the classes before gets none
+        full = before[:-1, :-1] >= n / clients  # the last client gets what rounding leaves
+        assert not counts[:-1, 1:][full].any()
+
+
+def test_balanced_dirichlet_is_skewed_by_beta():
+    labels = labels_of(5000)
+    skews = [
+        partition_report(partition(labels, 10, "dirichlet-balanced", beta=b), labels, NAMES).skew
+        for b in (0.1, 1.0, 1e4)
+    ]
+    assert skews[0] > 0.5 > skews[1] > 0.2 > 0.05 > skews[2]
 
 
 def test_importing_clients_does_not_import_what_only_partitioning_needs():

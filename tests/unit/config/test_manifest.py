@@ -152,6 +152,7 @@ def test_the_recipe_takes_its_clients_from_there(place: Path, tmp_path: Path):
         ({"clients__beta": 0.5}, ["clients.beta=0.5", "leave clients.beta out"]),
         ({"clients__shards_per_client": 3}, ["clients.shards_per_client=3"]),
         ({"clients__id_column": "idx"}, ["clients.id_column='idx'"]),
+        ({"clients__class_column": "kind"}, ["clients.class_column='kind'", "leave clients.class_column out"]),
         ({"clients__per_round": 6}, ["clients.per_round=6", "clients.count=5"]),
         ({"task__train_limit": 7}, ["task.train_limit=7", "all of its file"]),
         ({"task__few_shot": 7}, ["task.few_shot=7"]),

@@ -1,4 +1,7 @@
-"""Families of transformers: hpcfed's losses are those of the model's own logits, or the family is refused by name."""
+"""Families of transformers: hpcfed's losses are those of the model's own logits, or the family is refused by name.
+
+So are the answers that a causal model writes.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,13 @@ from torch import Tensor, nn
 from hpcfed.config import ModelConfig, load_recipe
 from hpcfed.errors import ConfigError
 from hpcfed.model import load_model
+from hpcfed.model.head import takes
 from hpcfed.tasks import Examples, Task
 from hpcfed.tasks.images import array_form
 from hpcfed.train.problem import build_problem
 from hpcfed.train.trial import find_way
 from hpcfed.transport.row import Row
+from tests.support.written import prompts, read_alone
 from tests.support.zoo import zoo_data, zoo_model, zoo_tokenizer
 
 REFUSED = "refused"  # reads padding, mixes examples, or draws at random
@@ -130,6 +135,11 @@ def test_a_text_model_is_right_or_refused(kind, family, own, data, tmp_path):
     assert not batch.inputs["attention_mask"].all()
     found = problem.task.losses(problem.forward(batch.inputs), batch)
     torch.testing.assert_close(found, own_losses(model, problem.task, kind, 4), atol=2e-5, rtol=1e-4)
+    assert (problem.generate is None) == (kind != "causal-lm")
+    if problem.generate is not None:
+        inputs = {name: x for name, x in prompts(2).items() if takes(model, name)}
+        alone = [ids[mask == 1] for ids, mask in zip(inputs["input_ids"], prompts(2)["attention_mask"], strict=True)]
+        assert problem.generate(inputs, 3, frozenset()) == [read_alone(model, ids, 3) for ids in alone]
 
 
 @pytest.mark.parametrize(("family", "own"), IMAGES.items(), ids=IMAGES)

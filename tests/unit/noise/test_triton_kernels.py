@@ -50,6 +50,7 @@ def packed(parts: list[tuple[str, Piece]], gap: int) -> tuple[dict[str, torch.Te
     return buffers, [buffers[kind][low:high] for kind, low, high in places]
 
 
+@pytest.mark.long
 @examples(30)
 @example(UNEVEN, 3, [5], "gaussian", "stochastic", False)
 @given(

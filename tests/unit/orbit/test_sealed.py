@@ -190,6 +190,31 @@ def test_run_folder_prefers_the_sealed_file_unless_the_journal_is_longer(tmp_pat
     assert longer.rounds == 10 and longer.fingerprint is None
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_run_that_kept_an_earlier_round_is_what_it_kept(tmp_path, schedule):
+    """The journal is longer then, and so it is once the run has gone on: the planned rounds tell them apart."""
+    header = make(schedule={"name": schedule, "warmup": 0, "rounds": 9, "final": 0.0}, task={"kept": "lowest loss"})
+    decisions = decisions_for(header, 9)
+    write(tmp_path / "journal", header, decisions)
+    seal(tmp_path / "orbit.safetensors", header, decisions[:4], FINGERPRINT)
+    kept = load_any(tmp_path)
+    assert (kept.decisions, kept.fingerprint) == (decisions[:4], FINGERPRINT)
+    assert load_any(tmp_path / "journal").rounds == 9
+    sealed = (tmp_path / "orbit.safetensors").read_bytes()
+    (tmp_path / "orbit.safetensors").write_bytes(sealed[:-1])
+    with pytest.raises(OrbitError, match=r"truncated.*journal has all rounds, not only those that were kept"):
+        load_any(tmp_path)
+    (tmp_path / "orbit.safetensors").write_bytes(sealed)
+    with Journal.open(tmp_path / "journal") as journal:
+        journal.append(9, b"\0")
+    on_its_way = load_any(tmp_path)
+    assert on_its_way.rounds == 10 and on_its_way.fingerprint is None
+    seal(tmp_path / "orbit.safetensors", header, [*decisions[:3], bytes([1 - decisions[3][0]])], FINGERPRINT)
+    write(tmp_path / "journal", header, decisions)
+    with pytest.raises(OrbitError, match="different runs"):
+        load_any(tmp_path)
+
+
 def test_run_folder_with_one_damaged_file_says_so(tmp_path):
     header = make()
     journal = write(tmp_path / "journal", header, decisions_for(header, 9))

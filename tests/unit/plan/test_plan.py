@@ -29,6 +29,7 @@ from tests.support.zoo import zoo_model
 SPEED = Speed(1e12, 1e9, "")
 
 
+@pytest.mark.long
 def test_memory_is_that_of_real_rounds(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "tests.support.plan_checks", str(tmp_path), *CASES]
     done = subprocess.run(line, env=environment(MALLOC), capture_output=True, text=True, timeout=600)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hpcfed.clock import Clock
 from hpcfed.config import validate
 from hpcfed.messages import Slopes, Steps
-from hpcfed.probe.slopes import ClientProbe, slopes_of
+from hpcfed.probe.slopes import ClientProbe, from_logits, slopes_of
 from hpcfed.probe.trial import bound_probe
 from hpcfed.tasks.base import Batch
 from hpcfed.tasks.evaluate import evaluate
@@ -80,7 +80,7 @@ def test_slopes_are_central_differences_of_each_clients_mean_loss():
     model, inputs = tiny_model("vit"), tiny_batch("vit", rows=7)
     batch, slot = Batch(inputs, torch.tensor([0, 1, 0, 1, 1, 0, 0])), np.array([0, 0, 1, 1, 1, 2, 2])
     probe = bound_probe(inputs, model, forward_of(model), Weights(model), "gaussian")
-    found, level = slopes_of(probe, cross_entropy, [(batch, slot)], 3, [4, 9], MU)
+    found, level = slopes_of(probe, from_logits(cross_entropy), [(batch, slot)], 3, [4, 9], MU)
     for j, seed in enumerate((4, 9)):
         up, down = (cross_entropy(forward_of(moved(model, seed, mu))(inputs), batch) for mu in (MU, -MU))
         for k in range(3):
@@ -99,10 +99,10 @@ def test_micro_batches_give_the_same_slopes():
     model, inputs = tiny_model("opt", head="sequence-classification"), tiny_batch("opt", rows=6)
     labels, slot = torch.tensor([0, 1, 0, 1, 1, 0]), np.array([0, 0, 0, 1, 1, 1])
     probe = bound_probe(inputs, model, forward_of(model), Weights(model), "gaussian")
-    whole, _ = slopes_of(probe, cross_entropy, [(Batch(inputs, labels), slot)], 2, [1], MU)
+    whole, _ = slopes_of(probe, from_logits(cross_entropy), [(Batch(inputs, labels), slot)], 2, [1], MU)
     cuts = [slice(0, 2), slice(2, 5), slice(5, 6)]
     parts = [(Batch({k: v[c] for k, v in inputs.items()}, labels[c]), slot[c]) for c in cuts]
-    cut, _ = slopes_of(probe, cross_entropy, parts, 2, [1], MU)
+    cut, _ = slopes_of(probe, from_logits(cross_entropy), parts, 2, [1], MU)
     np.testing.assert_allclose(cut, whole, rtol=1e-2, atol=1e-3)
 
 
@@ -111,7 +111,7 @@ def test_a_loss_that_is_not_finite_shows_as_a_slope_that_is_not():
     inputs["pixel_values"][3] = torch.nan
     probe = bound_probe(inputs, model, forward_of(model), Weights(model), "gaussian")
     batch = Batch(inputs, torch.tensor([0, 1, 0, 1]))
-    found, _ = slopes_of(probe, cross_entropy, [(batch, np.array([0, 0, 1, 1]))], 2, [1], MU)
+    found, _ = slopes_of(probe, from_logits(cross_entropy), [(batch, np.array([0, 0, 1, 1]))], 2, [1], MU)
     assert np.isfinite(found[0, 0]) and not np.isfinite(found[1, 0])
 
 

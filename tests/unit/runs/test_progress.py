@@ -31,7 +31,7 @@ def test_log_file_gets_a_line_now_and_then():
             clock.now += 0.025
             progress.round(t, loss=0.5, agreement=0.75)
             if t == 1499:
-                progress.metric(t + 1, "test", "accuracy", 0.8125, 0.4)
+                progress.metrics(t + 1, "test", {"accuracy": 0.8125}, 0.4)
         progress.note("[bold]done[/bold]")
     lines = stream.getvalue().splitlines()
     assert lines[0] == "round 1400/3000  40 rounds/s  ETA 40.0 s  loss 0.5000  agreement 75.0 %"
@@ -66,7 +66,7 @@ def test_quiet_says_nothing():
             for t in range(10):
                 clock.now += 100
                 progress.round(t, loss=1.0)
-            progress.metric(10, "test", "accuracy", 0.5, 1.0)
+            progress.metrics(10, "test", {"accuracy": 0.5}, 1.0)
             progress.note("hello")
         assert stream.getvalue() == ""
 
@@ -85,7 +85,7 @@ def test_terminal_gets_a_bar_that_is_redrawn_rarely(monkeypatch: pytest.MonkeyPa
         clock.now += 0.2
         progress.round(99, loss=0.25)
         assert "100/10000" in stream.getvalue() and "ETA" in stream.getvalue() and "0.2500" in stream.getvalue()
-        progress.metric(100, "validation", "accuracy", 0.5, 0.7)
+        progress.metrics(100, "validation", {"accuracy": 0.5}, 0.7)
     assert "validation accuracy 50.0 %" in stream.getvalue()
 
 
@@ -150,3 +150,10 @@ def test_what_is_printed_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch):
         console(stream, plain).print(text, style="bold", soft_wrap=True)
         assert stream.getvalue() == text + "\n"
     assert console(io.StringIO()).width == 120
+
+
+def test_an_evaluation_tells_all_metrics():
+    stream = io.StringIO()
+    with Progress(10, stream=stream) as progress:
+        progress.metrics(0, "test", {"accuracy": 0.5, "macro-f1": 0.25}, 1.0, majority=0.75)
+    assert stream.getvalue() == "after round 0: test accuracy 50.0 %, macro-f1 25.0 %, majority 75.0 %, loss 1\n"

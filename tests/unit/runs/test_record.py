@@ -139,7 +139,7 @@ def test_what_earlier_rounds_left(tmp_path: Path):
     again.close()
     past = again.past
     assert (past.rounds, past.restarts, past.seconds, past.payload_bytes) == (5, 1, 10.0, 50)  # like those before
-    assert past.scores == {0: {"test": (0.5, 0.25, 4)}}
+    assert past.scores == {0: {"test": SCORE}}
     assert past.pairs[0] == 0.25 and past.pairs[1] != past.pairs[1] and len(past.pairs) == 2
     assert [line["t"] for line in on_disk(tmp_path)] == [0, 2, 4, 4]
 
@@ -187,7 +187,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
         FINITE,
         st.integers(0, 2**60),
         st.dictionaries(
-            st.integers(0, 10**9), st.dictionaries(st.text(), st.tuples(FINITE, FINITE, st.integers(0, 10**9)))
+            st.integers(0, 10**9), st.dictionaries(st.text(), st.fixed_dictionaries({"value": FINITE, "loss": FINITE}))
         ),
         st.lists(FINITE | st.just(math.nan)),  # of private rounds
     )

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcfed.tasks.base import LITTLE, Batch, Examples, Ragged, accuracy, cross_entropy
+from hpcfed.tasks.base import LITTLE, Batch, Examples, Ragged, cross_entropy, of_classes
 from tests.support.small import save_tiny_folder, tiny_sst2
 from tests.support.tasks import open_task
 
@@ -80,4 +80,7 @@ def test_losses_and_predictions_by_hand(scores: list[list[float]], data: st.Data
     by_hand = np.log(np.exp(x).sum(1)) - x[np.arange(len(x)), labels]
     np.testing.assert_allclose(cross_entropy(torch.tensor(scores), batch).numpy(), by_hand, rtol=1e-4, atol=1e-5)
     first_best = [row.index(max(row)) for row in scores]
-    assert accuracy(torch.tensor(scores), batch).tolist() == [a == b for a, b in zip(first_best, labels, strict=True)]
+    answers = of_classes(torch.tensor(scores), batch, [], ["x", "y"])  # the third class has no name
+    assert [(a.chosen, *a.right) for a in answers] == list(zip(first_best, labels, strict=True))
+    named = {0: "x", 1: "y", 2: "2"}
+    assert [(a.text, *a.references) for a in answers] == [(named[a.chosen], named[a.right[0]]) for a in answers]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hpcfed.config import TaskConfig
 from hpcfed.errors import ConfigError, DataError
-from hpcfed.tasks.build import IMAGES, kind_of, task_info, usual_length
+from hpcfed.tasks.asked import kind_of, task_info, usual_length
+from hpcfed.tasks.base import IMAGES
 from hpcfed.tasks.table import TASKS
 from tests.support.small import save_tiny_folder, tiny_sst2, write_jsonl
 from tests.support.tasks import SENTENCES, open_task
@@ -113,7 +115,7 @@ def test_models_that_a_task_is_not_for(settings: dict[str, Any], native: str, sa
 
 
 def test_a_named_task_is_that_of_the_table():
-    assert all(task_info(TaskConfig(name=name)) is info for name, info in TASKS.items())
+    assert all(task_info(TaskConfig(name=name)) == info for name, info in TASKS.items() if not info.open)
     with pytest.raises(ConfigError, match=r"task cb reads 2 text columns \(premise, hypothesis\)"):
         task_info(TaskConfig(name="cb", text=["a"]))
     with pytest.raises(ConfigError, match="task cifar10 reads images, no text"):
@@ -175,3 +177,43 @@ def test_splits_that_share_no_label_are_refused(tmp_path, opt, train, validation
     more = {"eval_splits": ["validation"], "text": ["text"], "form": "head"}
     with pytest.raises(DataError, match=r"the labels of train are .*, those of validation .*: none is in both"):
         open_task(opt, name="custom", data=str(tmp_path), **more)
+
+
+def official(passages: int, questions: int) -> list[dict[str, Any]]:
+    """MultiRC's own rows: a passage each, two answers a question, the first right."""
+    asked = [
+        {"question": f"the film {q}", "answers": [{"text": t, "label": t == "good"} for t in ("good", "bad")]}
+        for q in range(questions)
+    ]
+    return [
+        {"idx": p, "clinic": f"c{p % 2}", "passage": {"text": f"the plot {p}", "questions": asked}}
+        for p in range(passages)
+    ]
+
+
+def test_official_rows_are_examples_in_groups_with_the_columns_of_their_row(tmp_path, opt):
+    data = write_jsonl(tmp_path / "train.jsonl", official(8, 3))
+    task = open_task(
+        opt, owners="clinic", classes="idx", name="multirc", data=str(data), eval_splits=[], dev=7, max_length=64
+    )
+    train = task.train
+    assert len(train) == 36 and len(task.splits["dev"]) == 12  # whole passages of six examples
+    assert train.labels.tolist() == [1, 0] * 18
+    assert train.groups is not None and np.unique(train.groups, return_counts=True)[1].tolist() == [6] * 6
+    assert train.classes.tolist() == train.groups.tolist() and len(set(train.owners)) == 2
+    assert task.readings["train"].line("train").endswith("12 left out (for dev or held_out), 36 kept")
+
+
+def test_columns_inside_columns_are_texts_labels_owners_and_groups(tmp_path, opt):
+    rows = [
+        {"said": {"text": r["sentence"], "by": f"p{i % 2}"}, "meta": {"label": r["label"]}, "at": {"page": i // 2}}
+        for i, r in enumerate(SENTENCES)
+    ]
+    data = write_jsonl(tmp_path / "train.jsonl", rows)
+    settings = {"name": "sst2", "data": str(data), "eval_splits": ["train"], "label": "meta.label"}
+    task = open_task(opt, owners="said.by", classes="said.by", text=["said.text"], group="at.page", **settings)
+    assert task.train.labels.tolist() == [r["label"] for r in SENTENCES]
+    assert task.train.groups.tolist() == [0, 0, 1, 1, 2, 2] and task.train.classes.tolist() == [0, 1] * 3
+    assert task.train.owners.tolist() == ["p0", "p1"] * 3
+    with pytest.raises(DataError, match=r"no row of 'said' has 'txt'.*did you mean text"):
+        open_task(opt, text=["said.txt"], **settings)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from hpcfed.errors import DataError
-from hpcfed.tasks.columns import owners_of, texts_of
+from hpcfed.tasks.columns import codes_of, lists_of, owners_of, texts_of
 from hpcfed.tasks.rows import Columns, Split
 
 
@@ -79,3 +80,68 @@ def test_owners(parts: list[list[Any]], owners: list[str]):
 def test_what_is_no_owner(parts: list[list[Any]], says: str):
     with pytest.raises(DataError, match=says):
         owners_of(split(*parts), "c")
+
+
+def test_a_text_or_a_list_of_them():
+    values = split(["one", [" two ", 3], 4, ["\u00f6"]])
+    assert lists_of(values, "c", [1, 0, 2, 3], "task.choices") == [["two", "3"], ["one"], ["4"], ["\u00f6"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (None, "is missing; it holds a text, or a list of texts, none of them empty"),
+        ([], "is an empty list; it holds a text, or a list of texts"),
+        (" ", "holds an empty text"),
+        (["a", ""], "holds an empty text"),
+        (["a", None], "is missing"),
+        (["a", ["b"]], "is no text but a list"),
+        (["a", {"b": 1}], "an object with the keys b"),
+        (["a", 1.5], "the number 1.5"),
+        ({"text": ["a"]}, "an object with the keys text"),
+        (True, "the truth value true"),
+    ],
+)
+def test_what_is_no_list_of_texts(value: Any, says: str):
+    with pytest.raises(DataError, match=r"1\.jsonl, row 2: column 'c'") as raised:
+        lists_of(split(["a"], [["a"], value]), "c", range(3), "task.choices")
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "codes"),
+    [
+        ([["b", "a"], ["b", "c"]], [1, 0, 1, 2]),
+        ([["a", "A", "a\0", "a "]], [1, 0, 2, 3]),
+        ([[1, 2], [1.0, 0.5]], [1, 2, 1, 0]),
+        ([[True, False]], [1, 0]),
+    ],
+)
+def test_codes_of_distinct_values(parts: list[list[Any]], codes: list[int]):
+    assert codes_of(split(*parts), "c", "task.group").tolist() == codes
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ([["a"], ["b", None]], r"1\.jsonl, row 2: task\.group: column 'c' is missing"),
+        ([["a", " "]], "row 2: task.group: column 'c' is missing"),
+        ([[1.0, float("nan")]], "row 2: .* is missing"),
+        ([[["a"]]], "column 'c' is a list; it must be a text or a number"),
+        ([[{"a": 1}]], "column 'c' is an object"),
+        ([["1"], [1]], "is a number here and text in"),
+    ],
+)
+def test_what_has_no_code(parts: list[list[Any]], says: str):
+    with pytest.raises(DataError, match=says):
+        codes_of(split(*parts), "c", "task.group")
+
+
+def test_long_texts_take_no_memory_of_the_longest():
+    tracemalloc.start()
+    try:
+        assert codes_of(split(["x" * 10**6, *map(str, range(999))]), "c", "task.group").max() == 999
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6  # an array of a thousand texts of a million characters: 4e9

@@ -167,6 +167,7 @@ def _rows(data: str) -> list[str]:
     return [text for split in splits.values() for text in split.column("sentence", "task.text")]
 
 
+@pytest.mark.long
 def test_processes_that_load_together_do_not_meet(tmp_path):
     data = str(tiny_sst2(tmp_path))
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:

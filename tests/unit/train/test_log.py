@@ -15,7 +15,7 @@ from hpcfed.runs.agreement import pairs
 from hpcfed.runs.folder import RunFolder
 from hpcfed.runs.record import FolderRecord
 from hpcfed.tasks.evaluate import Score
-from hpcfed.train.log import log_round, summary_of
+from hpcfed.train.log import log_round, log_scores, summary_of
 from hpcfed.train.loop import run_all_rounds
 from hpcfed.train.round import WINDOW, State
 from tests.support.toy import ROUNDS, recorded, toy_run
@@ -114,3 +114,21 @@ def test_a_summary_says_what_is_unknown(monkeypatch: pytest.MonkeyPatch):
     told = summary_of(toy_run(monkeypatch), State(10, scores={10: {"test": Score(0.5, 0.25, 60)}}), "interrupted")
     assert told["metric_before"] is told["loss_before"] is told["privacy"] is None
     assert told["metric_after"] == 0.5 and told["splits"] == {"test": {"before": None, "after": 0.5}}
+
+
+@pytest.mark.parametrize("mechanism", ["none", "local"])
+def test_a_score_has_all_metrics_and_of_a_private_run_no_owners(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mechanism: str
+) -> None:
+    privacy = {"mechanism": mechanism} | ({"epsilon": 2} if mechanism != "none" else {})
+    run = recorded(toy_run(monkeypatch, privacy=privacy), tmp_path / "a")
+    score = Score(0.5, 0.25, 60, "accuracy", {"accuracy": 0.5, "macro-f1": 0.25}, 0.75, 0.125, 0.1)
+    state = State(0, scores={0: {"test": score}})
+    log_scores(run, state)
+    (line,), told = run.record.records(), summary_of(run, state, "finished")
+    run.record.close()
+    tell = mechanism == "none"
+    known = {key for key in score.data() if tell or key not in ("worst", "spread")}
+    assert line == {"t": 0, "split": "test"} | {key: score.data()[key] for key in known}
+    assert told["metrics_before"] == told["metrics_after"] == score.values and told["majority"] == 0.75
+    assert [told["worst_after"], told["spread_before"]] == ([0.125, 0.1] if tell else [None, None])

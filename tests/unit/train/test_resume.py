@@ -60,7 +60,8 @@ def test_everything_up_to_the_crash_is_found_again(monkeypatch: pytest.MonkeyPat
     assert list(state.pairs) == [record["pairs"] for record in rounds] and len(rounds) == KEPT
     assert state.seconds == pytest.approx(rounds[-1]["seconds"]) and state.seconds > 0
     scored = [record for record in left if "split" in record]
-    assert {t: {"test": Score(r["value"], r["loss"], r["examples"])} for r in scored for t in [r["t"]]} == state.scores
+    known = {r["t"]: Score(r["value"], r["loss"], r["examples"], majority=r["majority"]) for r in scored}
+    assert {t: {"test": score} for t, score in known.items()} == state.scores
     assert sorted(state.scores) == [0, 10, 20]
 
     other = toy_run(monkeypatch, eval_every=10)
@@ -164,3 +165,15 @@ def test_what_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     ):
         resumed(tmp_path, run)
     assert (tmp_path / "journal").read_bytes() == journal
+
+
+def test_all_that_a_score_says_is_found_again_and_what_an_older_run_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    score = Score(0.5, 0.25, 60, "f1", {"f1": 0.5, "em": 0.25, "accuracy": 0.5}, 0.75, 0.125, 0.1)
+    old = {"t": 0, "split": "test", "metric": "f1", "value": 0.5, "loss": 0.25, "examples": 60}
+    crashed(tmp_path, toy_run(monkeypatch))
+    log = tmp_path / "metrics.jsonl"
+    for line, found in (({"t": 0, "split": "test", **score.data()}, score), (old, Score(0.5, 0.25, 60, "f1"))):
+        log.write_text(json.dumps(line) + "\n")
+        assert resumed(tmp_path, toy_run(monkeypatch))[0].scores[0] == {"test": found}

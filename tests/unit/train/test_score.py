@@ -51,6 +51,22 @@ def test_a_recipe_with_an_orbit_is_the_model_that_it_rebuilds(run: hpcfed.Result
     assert hpcfed.evaluate(run.folder, overrides=["task.eval_limit=10"])["test"].examples == 10
 
 
+def test_predictions_go_to_a_new_file(run: hpcfed.Result, tmp_path: Path):
+    file = tmp_path / "answers.jsonl"
+    score = hpcfed.evaluate(run.folder, predictions=file)["test"]
+    told = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert [line["index"] for line in told] == list(range(40)) and {line["split"] for line in told} == {"test"}
+    assert all(line["right"] == (line["prediction"] in line["references"]) for line in told)
+    assert sum(line["right"] for line in told) == round(40 * score.value)
+    assert np.mean([line["loss"] for line in told]) == pytest.approx(score.loss)
+    assert told[0]["metrics"] == {"accuracy": float(told[0]["right"])}
+    before = file.read_bytes()
+    for wrong, what in ((file, "it is there already"), (tmp_path / "no" / "a.jsonl", "there is no folder .*no")):
+        with pytest.raises(ConfigError, match=f"--predictions .*{what}"):
+            hpcfed.evaluate(run.folder, predictions=wrong)
+    assert file.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
+
+
 def test_a_run_that_was_stopped_is_evaluated_where_it_stands(tmp_path: Path):
     def stop(line: dict) -> None:
         if line["t"] == 3:
