@@ -26,7 +26,7 @@ BOUNDS = {"Ge": ">= {ge}", "Gt": "> {gt}", "Le": "<= {le}", "Lt": "< {lt}"}
 WORDS = {bool: "true, false", int: "a whole number", float: "a number", str: "text"}
 HEAD = """# Settings
 
-Every setting of a recipe, made of [hpcfed/config/settings.py](../hpcfed/config/settings.py) and
+Every setting of a recipe, made of [settings.py](../hpcfed/config/settings.py), [task.py](../hpcfed/config/task.py) and
 [methods.py](../hpcfed/config/methods.py) by `python tools/make_settings_page.py`. A recipe is a TOML file with these
 sections; `--set section.key=value` overrides one. What is wrong is answered with what would be right.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -78,12 +79,30 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="New file for the model's answers, a line of JSON an example.")
     ] = None,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option("--lm-eval", metavar="TASK,...", help="Score by tasks of lm_eval, or yaml files, instead."),
+    ] = None,
+    shots: Annotated[int | None, typer.Option("--num-fewshot", help="Solved examples before each question.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="First examples of each task of --lm-eval.")] = None,
 ) -> None:
     """Evaluate the base model of a recipe, the model that a run or an orbit rebuilds, or a model folder."""
     from ..train.score import evaluate as score
     from ..transport.launch import discover
-    from .tables import score_json, score_table
+    from .tables import harness_table, score_json, score_table
 
+    if lm_eval is not None:
+        if predictions:
+            raise ConfigError("--predictions: the answers are of the recipe's splits; leave it out, or --lm-eval")
+        from ..train.harness import harness
+
+        told = harness(recipe, lm_eval, orbit=orbit, recipe=like, overrides=set_ or [], shots=shots, limit=limit)
+        if discover().rank == 0:
+            print(json.dumps(told, allow_nan=False)) if as_json else harness_table(told)
+        return
+    for option, value in (("--num-fewshot", shots), ("--limit", limit)):
+        if value is not None:
+            raise ConfigError(f"{option} {value}: it is for tasks of --lm-eval; the recipe's are set by task.*")
     scores = score(recipe, orbit=orbit, recipe=like, overrides=set_ or [], predictions=predictions)
     if discover().rank == 0:
         print(score_json(scores)) if as_json else score_table(scores)

@@ -153,6 +153,19 @@ def score_json(scores: Mapping[str, Score]) -> str:
     return json.dumps(told, allow_nan=False)
 
 
+def harness_table(scores: Mapping[str, Mapping[str, Any]], stream: TextIO | None = None) -> None:
+    """Print what lm_eval's tasks say (train/harness.py): a line a metric."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("task", overflow="fold")
+    for heading in ("shots", "examples", "metric", "value", "stderr"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right", overflow="fold")
+    for task, score in scores.items():
+        for metric, found in score["metrics"].items():
+            figures = (_number(found["value"], ".4f"), _number(found["stderr"], ".4f"))
+            table.add_row(task, count(score["shots"]), count(score["examples"]), metric, *figures)
+    _print(table, stream)
+
+
 def comparison_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = None) -> None:
     """Print the rows of runlog.comparison; what all of them share stands above the table."""
     common = [key for key in ("model", "metric") if len(rows) > 1 and len({row[key] for row in rows}) == 1]

@@ -120,9 +120,10 @@ def mean_over_rows(slopes: np.ndarray, clients: Sequence[int], transport: Transp
     return np.where(many > 0, total / np.maximum(many, 1), np.nan)
 
 
-def flipped(label: int, classes: int) -> int:
+def flipped(label: int, classes: int, right: Sequence[int] = ()) -> int:
     """The wrong label, in 0..classes-1, that a label flipper trains on: the next class, the first after the last.
 
+    right: others that are not wrong either, and are passed over; where nothing is wrong the label stays.
     Mirrored labels (classes - 1 - label) would leave the middle one of an odd number of classes right. The next class
     is always wrong, is the same flip for two classes, and takes no two classes to one.
     Raises ConfigError if there is no other class.
@@ -132,4 +133,5 @@ def flipped(label: int, classes: int) -> int:
             f'attack.kind="label-flip": the task has {classes} class, so there is no wrong label to train on'
         )
     assert 0 <= label < classes, (label, classes)
-    return (label + 1) % classes
+    wrong = ((label + k) % classes for k in range(1, classes))
+    return next((other for other in wrong if other not in right), label)

@@ -1,4 +1,4 @@
-"""The recipe: settings.py has every setting with its default and check, files.py reads and writes TOML and --set."""
+"""The recipe: settings.py, task.py and methods.py have every setting, files.py reads and writes TOML and --set."""
 
 from __future__ import annotations
 

@@ -333,8 +333,11 @@ def _notes(recipe: Recipe, kind: str, known: Any, tokens: int | None, length: in
     notes = []
     if kind != "image-classification" and tokens is None:
         notes.append(f"examples are taken to be {length} tokens long, the most that the task lets through (--tokens)")
-    if kind in LANGUAGE:
+    if (own := task_info(recipe.task).open) is not None:
+        many = f", {_sequences(task_info(recipe.task))[1]} candidates an example" if own.form == "choices" else ""
+        notes.append(f"answers are taken to be {ANSWER} tokens long{many}; what decoding takes is not counted")
+    elif kind in LANGUAGE:
         notes.append("every class is taken to be one word of one token, so that only their logits are computed")
-    if not known:
+    if not known and own is None:
         notes.append(f"the task is taken to have {CLASSES} classes")
     return notes + [note for note in [load_method(recipe.algorithm.name).note] if note]

@@ -12,13 +12,14 @@ import numpy as np
 
 from ..clients import Pool, flipped
 from ..config import ClientsConfig
-from ..tasks import Batch, Task
+from ..tasks import Batch, Example, Task
 
 
 class Hosted:
     """pool: who takes part when, on which examples.  groups: numbers of the groups that this row hosts.
 
-    limits: max_batch_examples and max_batch_tokens.  flips: ids of clients that train on wrong labels.
+    limits: max_batch_examples and max_batch_tokens.  flips: ids of clients that train on wrong labels; ConfigError if
+    the task has none.
     """
 
     def __init__(
@@ -26,6 +27,8 @@ class Hosted:
     ) -> None:
         self.pool, self.task, self.groups = pool, task, groups
         self._limits, self._flips = limits, flips
+        if flips and len(task.train):
+            self._wrong(task.train[0])  # found out before the first round
 
     def members(self, t: int) -> Iterator[tuple[int, Sequence[int]]]:
         """The hosted clients of round t, a group at a time: (place of the first in the cohort, ids)."""
@@ -49,15 +52,25 @@ class Hosted:
         slot = np.repeat(np.arange(len(members)), [len(b) for b in indices])
         examples = [self.task.train[int(i)] for i in np.concatenate(indices)]
         if self._flips:
-            for k, example in enumerate(examples):
-                if members[slot[k]] in self._flips:
-                    example["label"] = flipped(example["label"], len(example.get("choices", self.task.labels)))
+            examples = [
+                self._wrong(e) if members[int(i)] in self._flips else e for e, i in zip(examples, slot, strict=True)
+            ]
         tokens = np.array([self.task.tokens(example) for example in examples])
         order = np.argsort(tokens, kind="stable")
         start = 0
         for end in (*self._cuts(tokens[order]), len(order)):
             yield self.task.collate([examples[i] for i in order[start:end]]), slot[order][start:end]
             start = end
+
+    def _wrong(self, example: Example) -> Example:
+        """The example as who flips labels has it: a wrong candidate is right to every loss and every reward."""
+        choices = example.get("choices")
+        if choices is None:
+            return example | {"label": flipped(example["label"], len(self.task.labels))}
+        wrong = flipped(example["label"], len(choices), [int(i) for i in example["right"]])
+        if wrong == example["label"]:  # all of them are right
+            return example
+        return example | {"label": wrong, "right": np.array([wrong], np.int32), "references": (choices[wrong],)}
 
     def _cuts(self, tokens: np.ndarray) -> Iterator[int]:
         """Where to cut examples of these lengths (ascending), so that each micro-batch keeps both limits if it can."""

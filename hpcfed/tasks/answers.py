@@ -9,7 +9,9 @@ Formula  s_c = mean over the tokens of candidate c of log p(token | prompt, toke
          MeZO's code pools an answer's loss over the tokens of its batch instead: there a long answer weighs more
 Legend   n: examples, C: candidates of an example, rows: sequences, K: tokens of the batch's longest candidate, V:
          vocabulary
-Promise  an answer has tokens of its own: one that melts into the prompt is an error, and so is one that does not fit
+Promise  an answer has tokens of its own: one that melts into the prompt is an error, and so is one that does not fit.
+         To an instruction, whose words end where its task's author says, an answer that would melt is put as it is
+         read alone, which is how a model has to write it
 """
 
 from __future__ import annotations
@@ -28,12 +30,13 @@ from ..errors import ConfigError, DataError
 from .base import Batch, Column, Decoding, Example, Form, Ragged
 from .metrics import Answered
 from .padding import ends_of, inputs_of, labels_of, padded
-from .prompts import Prompt
-from .text import Rows, Speller, Where, around, chunks, rendered, says_nothing, too_long
-from .tokens import Bos, Lost, first_tokens, ids_of
+from .prompts import Prompt, Template, leading
+from .text import Rows, Speller, Where, around, chunks, front_cut, kept_free, rendered, says_nothing, too_long
+from .tokens import Bos, Lost, broken, control_ids, ids_of
 
 ELEMENTS = 2**24  # logits whose normaliser is computed at a time
 NOTHING = float("-inf")  # the score of a candidate that an example does not have
+_AT_THE_END = "a causal model reads from left to right, so the answer must be at the end; task.ends may stand behind it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +73,30 @@ class AnswerForm:
             raise ConfigError(
                 'task.ends="eos": the model\'s tokenizer has no such token; name a text that ends an answer'
             )
-        fixed = len(self.first) + len(around(tokenizer, self.prompt)) + 1
+        if isinstance(self.prompt, Template) and any(p.column or p.literal.strip() for p in self.prompt.after):
+            raise ConfigError(f"task.prompt: {_AT_THE_END}")
+        fixed = max(len(self.first) + len(around(tokenizer, self.prompt)), self.kept) + 1
         if fixed >= self.limit:
-            raise too_long(fixed, self.max_length)
+            raise too_long(fixed, self.max_length, 0 if self.tail else self.most)
 
     @cached_property
+    def _leading(self) -> tuple[list[int], int]:
+        return leading(self.tokenizer, self.prompt, self.bos)
+
+    @property
     def first(self) -> list[int]:
-        """Ids in front of the prompt; a chat template brings its own."""
-        head = getattr(self.prompt, "head", None)
-        return first_tokens(self.tokenizer, self.bos) if head is None or self.bos != "auto" else []
+        """Ids in front of the prompt."""
+        return self._leading[0]
+
+    @property
+    def kept(self) -> int:
+        """How many of the first tokens are never cut."""
+        return self._leading[1]
+
+    @property
+    def ending(self) -> str:
+        """The text that ends an answer."""
+        return "" if self.ends == "eos" else self.ends
 
     @property
     def limit(self) -> int:
@@ -87,22 +105,33 @@ class AnswerForm:
 
     @property
     def stop(self) -> frozenset[int]:
-        """Ids that end an answer."""
+        """Ids that end an answer: a text of several tokens, none of which it has for itself, is looked for in words."""
         ids = {self.tokenizer.eos_token_id} - {None}
-        text = "" if self.ends == "eos" else self.ends
-        return frozenset(ids | set(ids_of(self.tokenizer, text)[-1:]))
+        ending = self._after("a", self.ending)
+        alone = len(ending) == 1 or not control_ids(self.tokenizer).isdisjoint(ending[:1])
+        return frozenset(ids | set(ending[:1] if alone else ()))
 
     def decoding(self) -> Decoding:
         """How answers are written."""
-        words = partial(self.tokenizer.decode, skip_special_tokens=True)
-        return Decoding(self.most, self.stop, lambda ids: words(ids).strip(), self._prompts)
+        single = not self.ending or len(self.stop) > len({self.tokenizer.eos_token_id} - {None})
+
+        def words(ids: Sequence[int]) -> str:
+            text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+            return (text if single else text.partition(self.ending)[0]).strip()
+
+        return Decoding(self.most, self.stop, words, self._prompts)
+
+    def _after(self, before: str, text: str) -> list[int]:
+        """Ids of a text behind another one, or, where they melt, alone."""
+        ids, whole = ids_of(self.tokenizer, before), ids_of(self.tokenizer, before + text)
+        return whole[len(ids) :] if whole[: len(ids)] == ids else ids_of(self.tokenizer, text)
 
     def _prompts(self, examples: Sequence[Example]) -> Batch:
         return Batch(inputs_of(self.tokenizer, [e["input_ids"] for e in examples], True), labels_of(examples))
 
     def _joined(self, prompt: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """A prompt and an answer, behind the prompt's first tokens cut at the front to what there is room for."""
-        keep, excess = len(self.first), max(0, len(prompt) + len(answer) - self.limit)
+        keep, excess = self.kept, max(0, len(prompt) + len(answer) - self.limit)
         return np.concatenate([prompt[:keep], prompt[keep + excess :], answer])
 
     def encode(self, rows: Rows, golds: Golds, where: Where) -> tuple[dict[str, Column], Lost, list[int]]:
@@ -112,43 +141,48 @@ class AnswerForm:
         Left out is, where a task cuts at the tail, a prompt that leaves no room for an answer.
         """
         spell, unknown_id = Speller(self.tokenizer, self.prompt), self.tokenizer.unk_token_id
+        spell_all, control = Speller(self.tokenizer, self.prompt, self.ending), control_ids(self.tokenizer)
         empty, first, limit = len(around(self.tokenizer, self.prompt)), self.first, self.limit
         prompts, answers, lengths, kept = [], [], [], []
         cut = unknown = 0
         for chunk in chunks(rows):
-            sides = [before for before, _ in rendered(self.prompt, rows, where, chunk)]
+            sides = []
+            for i, (before, (after, _)) in zip(chunk, rendered(self.prompt, rows, where, chunk), strict=True):
+                if after.strip():
+                    raise DataError(f"{where(i)}: task.prompt: {_AT_THE_END}")
+                sides.append(before)
             heads = [(text.rstrip(" "), spans) for text, spans in sides]
             asked = spell.ids(heads, where, chunk)
             whole, of = [], []
             for i, (text, spans) in zip(chunk, sides, strict=True):
                 for choice in golds.choices[i]:
-                    ending = "" if self.ends == "eos" else self.ends
-                    said = (text + choice).rstrip(" ") + ending
-                    whole.append((said, [*spans, (len(text), len(said))]))
+                    own = broken(self.tokenizer, control, choice) if self.prompt.raw else choice
+                    said = (text + own).rstrip(" ")
+                    whole.append((said + self.ending, [*spans, (len(text), len(said))]))
                     of.append(i)
-            spelt = spell.ids(whole, lambda k, of=of: where(of[k]), range(len(whole)))  # type: ignore[misc]
+            spelt = spell_all.ids(whole, lambda k, of=of: where(of[k]), range(len(whole)))  # type: ignore[misc]
             at = 0
             for i, prompt in zip(chunk, asked, strict=True):
                 candidates = []
                 for choice in golds.choices[i]:
                     candidates.append(self._answer(prompt, spelt[at], choice, where(i)))
                     at += 1
-                most, room = max(map(len, candidates)), limit - len(first)
-                cut += len(prompt) + most > room
+                most, prompt = max(map(len, candidates)), [*first, *prompt]
+                cut += len(prompt) + most > limit
                 if self.tail:
-                    if len(prompt) >= room:
+                    if len(prompt) >= limit:
                         continue
-                    candidates = [ids[: room - len(prompt)] for ids in candidates]
-                elif most >= room:
+                    candidates = [ids[: limit - len(prompt)] for ids in candidates]
+                elif self.kept + most >= limit:
                     raise self._no_room(where(i), most)
-                prompt = prompt[max(0, len(prompt) - room) :]
+                prompt = front_cut(prompt, self.kept, limit)
                 unknown += says_nothing(rows, i) or (
-                    unknown_id in prompt and sum(k != unknown_id for k in prompt) <= empty
+                    unknown_id in prompt and sum(k != unknown_id for k in prompt[len(first) :]) <= empty
                 )
-                if not (first or prompt):
+                if not prompt:
                     raise DataError(f"{where(i)}: its text and the prompt around it have no tokens at all")
                 kept.append(i)
-                prompts.append(np.array([*first, *prompt], np.int32))
+                prompts.append(np.array(prompt, np.int32))
                 answers.append(np.concatenate(candidates).astype(np.int32))
                 lengths.append(np.array([len(ids) for ids in candidates], np.int32))
         columns: dict[str, Column] = {
@@ -162,6 +196,9 @@ class AnswerForm:
     def _answer(self, prompt: list[int], whole: list[int], choice: str, where: str) -> list[int]:
         """The ids with which a candidate continues the prompt."""
         own = whole[len(prompt) :]
+        if self.tail and (whole[: len(prompt)] != prompt or not own):
+            plain = broken(self.tokenizer, control_ids(self.tokenizer), choice)
+            whole = [*prompt, *(own := self._after("\n", plain + self.ending))]
         if whole[: len(prompt)] != prompt or not own:
             raise DataError(
                 f"{where}: {self.setting} {choice!r:.60} melts into the prompt, it has no tokens of its own after it; "
@@ -170,7 +207,7 @@ class AnswerForm:
         return [*own, self.tokenizer.eos_token_id] if self.ends == "eos" else own
 
     def _no_room(self, where: str, tokens: int) -> DataError:
-        kept = f", of which task.max_new_tokens={self.most} are kept free" if self.most else ""
+        kept = kept_free(0 if self.tail else self.most)
         return DataError(
             f"{where}: {self.setting} has {tokens} tokens, which leaves no room for the prompt within "
             f"task.max_length={self.max_length}{kept}"

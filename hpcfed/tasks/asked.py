@@ -33,7 +33,9 @@ def task_info(config: TaskConfig) -> TaskInfo:
             raise ConfigError('task.name="custom": task.data must say where the data lie (hub name, folder or file)')
         known = TaskInfo(None, tuple(config.text or ()), "label", (), open=_own_open(config))
         if known.open:  # its prompt names the columns
-            known = replace(known, text=tuple(config.text or _named(known.open.prompt)))
+            known = replace(known, text=tuple(config.text or _named(known.open.prompt, ANSWER)))
+        elif config.form == "prompt" and config.prompt and not config.text:
+            known = replace(known, text=tuple(_named(config.prompt, VERBALIZER)))
     elif config.name in TASKS:
         known = TASKS[config.name]
         known = replace(known, open=_as_asked(config, known)) if known.open else known
@@ -51,8 +53,9 @@ def task_info(config: TaskConfig) -> TaskInfo:
     return known
 
 
-def _named(prompt: str) -> Sequence[str]:
-    return parse_prompt(prompt, None, ANSWER).columns
+def _named(prompt: str, place: str) -> Sequence[str]:
+    """The columns that a prompt shows."""
+    return parse_prompt(prompt, None, place).columns
 
 
 def _own_open(config: TaskConfig) -> Open | None:
@@ -100,6 +103,8 @@ def _changed(config: TaskConfig, own: Open) -> Open:
         "objective": config.objective if config.objective in ("candidates", "answer") else None,
     }
     own = replace(own, **{key: value for key, value in changes.items() if value is not None})
+    if own.form == "choices" and reward(config):
+        own = replace(own, objective="candidates")  # to answer, the model must see all of them in training, too
     if own.objective == "candidates" and own.form != "choices":
         raise ConfigError(f'task.objective="candidates": task.form="{own.form}" has no candidates; use "answer"')
     if config.choices and own.form != "choices":
@@ -154,9 +159,9 @@ def prompt_of(config: TaskConfig, info: TaskInfo, kind: str, tokenizer: Any) -> 
     if not text:
         if config.name == CUSTOM:
             raise ConfigError('task.form="prompt" of a custom task needs task.prompt and task.verbalizers')
+        head = ', or use task.form="head"' if len(info.text) <= 2 else ""
         raise ConfigError(
-            f"task.name={config.name!r} has no prompt for a {kind} model: give task.prompt and task.verbalizers, or "
-            'use task.form="head"'
+            f"task.name={config.name!r} has no prompt for a {kind} model: give task.prompt and task.verbalizers{head}"
         )
     columns: Sequence[str] | None = info.text
     if info.open and info.open.shape:
@@ -217,6 +222,11 @@ def max_length(config: TaskConfig, info: TaskInfo, kind: str, tokenizer: Any) ->
     most = tokenizer.model_max_length
     if info.open and info.open.tail:
         most -= info.open.most  # they come on top of a prompt that is as long as it may be
+        if most <= 0:
+            raise ConfigError(
+                f"task.max_new_tokens={info.open.most}: the model has only {tokenizer.model_max_length} positions, for "
+                "a prompt and these; give fewer"
+            )
     if config.max_length is None:
         return min(usual_length(info, kind), most)
     if config.max_length > most:

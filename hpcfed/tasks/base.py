@@ -71,7 +71,7 @@ class Examples:
     columns: per feature a Ragged or an array whose dimension 0 is n.  labels: int64 [n] in range(C).
     owners: whom each example belongs to, [n] strings or integers, where the data set says so.
     groups: int64 [n], examples of one group are not divided.  classes: int64 [n], what they are dealt by, if not by
-    labels.
+    labels, of class_names.
     lost: what their texts lost on the way to tokens.  texts: per feature n tuples of texts, beside the columns.
     """
 
@@ -88,6 +88,7 @@ class Examples:
         assert all(len(column) == len(labels) for column in columns.values())
         self.columns, self.labels, self.owners = dict(columns), labels, owners
         self.groups, self.classes = groups, classes
+        self.class_names: list[str] = []
         self.lost = lost or Lost()
         self.texts = dict(texts or {})
 
@@ -219,7 +220,7 @@ class Task:
     form: how the model sees an example in training; judge: in an evaluation, if otherwise.
     metrics: names of what is reported of a split, the first above all.  decoding: how answers are written that the
     metrics score; None: they score what the logits say.
-    objective: the metric that clients train on in place of the form's loss.
+    objective: the metric that clients train on in place of the form's loss.  tell: errors of it may quote an example.
     device: where batches are wanted, "cpu" or "cuda".
     readings: what was read of each split, the training data's first.  notes: what the user should know of it all.
     overlaps: notes on splits that clients train on, which depend on what these hold: a private run does not print them.
@@ -235,6 +236,7 @@ class Task:
     metrics: tuple[str, ...] = ("accuracy",)
     decoding: Decoding | None = None
     objective: str | None = None
+    tell: bool = True
     device: str = "cpu"
     readings: Mapping[str, Reading] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -258,9 +260,11 @@ class Task:
 
     @property
     def counted(self) -> tuple[NDArray[np.int64], list[str]]:
-        """What training examples are counted as, int64 [n], and its names: classes, where there are any."""
+        """What training examples are counted as, int64 [n], and its names: classes, or what they are dealt by."""
         if self.labels:
             return self.train.labels, self.labels
+        if self.train.classes is not None:
+            return self.train.classes, self.train.class_names
         return np.zeros(len(self.train), np.int64), ["examples"]
 
     @property
@@ -309,7 +313,7 @@ class Task:
     def unrewarded(self, answers: Sequence[Answered]) -> Tensor:
         """float32 [n]: minus the objective's value of each answer."""
         assert self.objective is not None
-        each = find_metric(self.objective, "task.objective").each
+        each = find_metric(self.objective, "task.objective", tell=self.tell).each
         assert each is not None
         return torch.tensor([-each(answer) for answer in answers], dtype=torch.float32)
 

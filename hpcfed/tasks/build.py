@@ -17,7 +17,7 @@ import numpy as np
 
 from ..config.outside import is_outside
 from ..errors import ConfigError, DataError, did_you_mean
-from .asked import reward, task_info
+from .asked import check_metrics, reward, task_info
 from .base import Examples, Task
 from .carve import carve
 from .class_rows import ClassRows
@@ -28,7 +28,7 @@ from .images import array_form
 from .labels import Classes, Indices, few_shot, limited, spell
 from .load import open_splits
 from .open_rows import OpenRows
-from .own import load_own
+from .own import load_own, refuse_taken
 from .rows import Reading, Split
 from .sources import Gathered, Source, read_sources, real_path
 from .table import TaskInfo
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..config import TaskConfig
 
 DEV, HELD_OUT = "dev", "held_out"  # splits that are taken from the training data
+_TAKEN = f"for {DEV} or {HELD_OUT}"
 _ON_TRAINING = "scores on it are scores on training data"
 
 
@@ -205,7 +206,7 @@ class _Loader:
         """int64 [n], of all rows: which group each belongs to."""
         if (group := self._config.group or self._info.group) is None:
             return None
-        return codes_of(split, group, "task.group")
+        return codes_of(split, group, "task.group")[0]
 
     def _read(self, name: str, split: Split, rows: Indices, index: Indices, taken: int = 0) -> tuple[Examples, Reading]:
         """Examples of these rows, and what became of all.  taken: rows that are in dev or held_out."""
@@ -219,14 +220,16 @@ class _Loader:
         if owners and (of_train or all(owners in part.names for part in split.parts)):
             examples.owners = _owners(split, owners, of_train, kept)
         if of_train:
-            examples.classes = None if classes is None else codes_of(split, classes, "clients.class_column")[kept]
+            if classes is not None:
+                codes, examples.class_names = codes_of(split, classes, "clients.class_column")
+                examples.classes = codes[kept]
             groups = self._groups(split)
             examples.groups = None if groups is None else groups[kept]
         unlabelled = int((index < 0).sum())
         left_out = {
             "no label": unlabelled,
             "no room for the answer": len(rows) - len(kept),
-            f"for {DEV} or {HELD_OUT}": taken,
+            _TAKEN: taken,
             _limit(of_train): len(index) - unlabelled - taken - len(rows),
         }
         files = tuple((part.where, len(part)) for part in split.parts)
@@ -294,6 +297,9 @@ def _seen_by_clients(train: Gathered, splits: Mapping[str, Split], picked: Mappi
 def _load_digits(config: TaskConfig, info: TaskInfo, head: Head | None) -> Task:
     if config.data is not None:
         raise ConfigError(f"task.data={config.data!r}: digits come with the package; task.name must be another task's")
+    refuse_taken(config, "digits", ("held_out", "group"))
+    metrics = tuple(config.metrics or ("accuracy",))
+    check_metrics(config, metrics, texts=False)
     arrays, notes = digits_arrays(), list[str]()
     classes = ordered(Classes.named(info.labels), head, notes)
     place = np.array([classes.numbers[digit] for digit in range(len(info.labels))])
@@ -305,12 +311,29 @@ def _load_digits(config: TaskConfig, info: TaskInfo, head: Head | None) -> Task:
             raise DataError(f"digits has no split {split!r}{did_you_mean(split, arrays)}")
         images, labels = arrays[split][0], place[arrays[split][1]]
         limit, shots = (config.train_limit, config.few_shot) if split == train_split else (config.eval_limit, None)
-        where, rows = f"split {split!r} of digits", np.arange(len(labels))
-        rows = rows if shots is None else few_shot(labels, classes.labels, shots, config.few_shot_seed, where)
+        where, rows, taken = f"split {split!r} of digits", np.arange(len(labels)), 0
+        if config.dev and split == train_split:
+            rows, dev = carve(None, len(rows), config.dev, config.few_shot_seed)
+            picked[DEV], taken = Examples({"pixel_values": images[dev]}, labels[dev]), len(dev)
+        if shots is not None:
+            known = np.full(len(labels), -1, np.int64)
+            known[rows] = labels[rows]
+            rows = few_shot(known, classes.labels, shots, config.few_shot_seed, where)
         rows = limited(rows, limit, config.few_shot_seed, f"limit {split}")
         picked[split] = Examples({"pixel_values": images[rows]}, labels[rows])
-        left_out = {_limit(split == train_split): n} if (n := len(labels) - len(rows)) else {}
+        left_out = {_TAKEN: taken, _limit(split == train_split): len(labels) - len(rows) - taken}
+        left_out = {why: n for why, n in left_out.items() if n}
         readings[split] = Reading((("the package's digits", len(labels)),), len(rows), left_out)
     notes += head_note(classes, head, True)
-    splits = {s: picked[s] for s in eval_splits}
-    return Task(config.name, classes.labels, picked[train_split], splits, array_form(), readings=readings, notes=notes)
+    splits = {s: picked[s] for s in dict.fromkeys([*eval_splits, *([DEV] if config.dev else [])])}
+    return Task(
+        config.name,
+        classes.labels,
+        picked[train_split],
+        splits,
+        array_form(),
+        metrics=metrics,
+        objective=reward(config),
+        readings=readings,
+        notes=notes,
+    )

@@ -49,7 +49,7 @@ class ClassRows:
         labelled = [(split, *_labels(self._config, self._info, split)) for split in splits.values()]
         self._classes, self.notes = self._found(labelled)
         self.labels = self._classes.labels
-        self._encode, self.forms, self.told = self._form()
+        self._encode, self.forms, self.told = self._form(next(iter(splits.values())))
         kind, config = self._kind, self._config
         self.notes += words_note(config.verbalizers, self._classes) if kind in LANGUAGE else _unused(config, kind)
 
@@ -90,8 +90,8 @@ class ClassRows:
         own = kind == IMAGES or config.name != CUSTOM or config.form == "head"
         return classes, notes + head_note(classes, head, own)
 
-    def _form(self) -> tuple[Encode, tuple[Form, Form], dict[str, Any]]:
-        """How rows become examples, how the model sees these, and what is told of it."""
+    def _form(self, split: Split) -> tuple[Encode, tuple[Form, Form], dict[str, Any]]:
+        """How rows become examples, how the model sees these, and what is told of it.  split: one of the task's."""
         config, info, kind, processor = self._config, self._info, self._kind, self._processor
         if kind == IMAGES:
             form = image_form(processor)
@@ -108,7 +108,11 @@ class ClassRows:
         if kind == "masked-lm":
             encode, form = masked_form(processor, self._prompt, words, length)
         else:
-            encode, form = causal_form(processor, self._prompt, words, length, config.bos)
+            sample = None
+            if self._prompt.raw:
+                of_one = values_for(processor, split, self._texts, [0])
+                sample = {name: values[0] for name, values in of_one.items()}
+            encode, form = causal_form(processor, self._prompt, words, length, config.bos, sample)
         return encode, (form, form), told(config, kind, length, words)
 
 

@@ -17,22 +17,26 @@ from ..errors import DataError
 from .rows import Split, type_name
 
 
-def texts_of(split: Split, column: str, rows: Iterable[int]) -> list[str]:
-    """The texts in some rows of a column, without blanks around them; whole numbers are taken as they are written."""
+def texts_of(split: Split, column: str, rows: Iterable[int], absent: bool = False) -> list[str]:
+    """The texts in some rows of a column, without blanks around them; whole numbers are taken as they are written.
+
+    absent: a missing text is an empty one.
+    """
     values = split.column(column, "task.text")
-    return [_text(values[i], split, int(i), column) for i in rows]
+    return ["" if absent and values[i] is None else _text(values[i], split, int(i), column) for i in rows]
 
 
 def lists_of(split: Split, column: str, rows: Iterable[int], setting: str) -> list[list[str]]:
     """The texts in some rows of a column that holds one, or a list of them; none is empty, and no list."""
     values = split.column(column, setting, one_type=False)
-    return [_texts(values[i], split, int(i), column) for i in rows]
+    return [list_of(values[i], split, int(i), column) for i in rows]
 
 
 _TEXTS = "it holds a text, or a list of texts, none of them empty"
 
 
-def _texts(value: Any, split: Split, row: int, column: str) -> list[str]:
+def list_of(value: Any, split: Split, row: int, column: str) -> list[str]:
+    """The texts in the value that some row of a column holds: one, or a list of them."""
     if value is None or value == []:
         what = "missing" if value is None else "an empty list"
         raise DataError(f"{split.at(row)}: column {column!r} is {what}; {_TEXTS}")
@@ -42,8 +46,8 @@ def _texts(value: Any, split: Split, row: int, column: str) -> list[str]:
     return texts
 
 
-def codes_of(split: Split, column: str, setting: str) -> NDArray[np.int64]:
-    """int64 [n]: the number of each row's value among the distinct ones, as they are sorted as text; 1 and 1.0 are one.
+def codes_of(split: Split, column: str, setting: str) -> tuple[NDArray[np.int64], list[str]]:
+    """The number of each row's value among the distinct ones, int64 [n]; and these, sorted as text: 1 and 1.0 are one.
 
     DataError for a row without one, or with a list or an object.
     """
@@ -55,7 +59,7 @@ def codes_of(split: Split, column: str, setting: str) -> NDArray[np.int64]:
         said.append(str(int(value) if isinstance(value, float) and value.is_integer() else value))
     # Not np.unique: an array of texts takes for each as much as the longest, gigabytes for the passages of squad.
     codes = {text: code for code, text in enumerate(sorted(set(said)))}
-    return np.array([codes[text] for text in said], np.int64)
+    return np.array([codes[text] for text in said], np.int64), list(codes)
 
 
 def _text(value: Any, split: Split, row: int, column: str) -> str:

@@ -127,7 +127,7 @@ def class_indices(
     classes: Classes,
     where: str,
     names: Sequence[str] | None = None,
-    unlabelled: Sequence[int | str] = (),
+    unlabelled: Sequence[Any] = (),
 ) -> Indices:
     """int64 [n] class of each row, -1 for those that say one of `unlabelled`: nobody knows.
 

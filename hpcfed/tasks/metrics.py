@@ -178,11 +178,12 @@ METRICS = {
 OF_NUMBERS = ("accuracy", "macro-f1", "greedy-match")
 
 
-def find_metric(name: str, setting: str = "task.metrics", limit: float = LIMIT) -> Metric:
+def find_metric(name: str, setting: str = "task.metrics", limit: float = LIMIT, tell: bool = True) -> Metric:
     """The metric of that name, or the user's function that "FILE.py:NAME" means.
 
     The user's: (prediction: str, references: list[str]) -> number in [0, 1], within `limit` seconds an example.
-    setting: whose value `name` is, for messages.  Raises ConfigError, then and when the metric does something else.
+    setting: whose value `name` is, for messages.  tell: they may say what it was asked and what it gave.
+    Raises ConfigError, then and when the metric does something else.
     """
     if not is_outside(name):
         if name not in METRICS:
@@ -191,10 +192,10 @@ def find_metric(name: str, setting: str = "task.metrics", limit: float = LIMIT) 
     function = load_outside(setting, name)
     if not callable(function):
         raise ConfigError(f"{setting}={name!r}: a {type(function).__name__} is no function (prediction, references)")
-    return _of_each(name, lambda answer: _ask(f"{setting}={name!r}", function, answer, limit))
+    return _of_each(name, lambda answer: _ask(f"{setting}={name!r}", function, answer, limit, tell))
 
 
-def _ask(what: str, function: Callable[[str, list[str]], Any], answer: Answered, limit: float) -> float:
+def _ask(what: str, function: Callable[[str, list[str]], Any], answer: Answered, limit: float, tell: bool) -> float:
     """The user's metric of one example, asked in a thread: one that never returns cannot hold the run."""
     given, raised = list[Any](), list[BaseException]()
 
@@ -207,9 +208,11 @@ def _ask(what: str, function: Callable[[str, list[str]], Any], answer: Answered,
     asked = threading.Thread(target=call, name="metric", daemon=True)
     asked.start()
     asked.join(limit)
-    of = f"{what}: of the answer {answer.text[:80]!r} to {[text[:80] for text in answer.references[:3]]!r} it"
+    shown = f"the answer {answer.text[:80]!r} to {[text[:80] for text in answer.references[:3]]!r}"
+    of = f"{what}: of {shown if tell else 'an answer'} it"
     if raised:
-        raise ConfigError(f"{of} raised {type(raised[0]).__name__}: {first_line(raised[0])}")
+        said = f": {first_line(raised[0])}" if tell else ""
+        raise ConfigError(f"{of} raised {type(raised[0]).__name__}{said}")
     if not given:
         raise ConfigError(f"{of} did not return within {limit:g} s")
     try:
@@ -217,5 +220,6 @@ def _ask(what: str, function: Callable[[str, list[str]], Any], answer: Answered,
     except (TypeError, ValueError, RuntimeError):  # the last is what a tensor of several numbers raises
         value = math.nan
     if not 0 <= value <= 1:
-        raise ConfigError(f"{of} gave {given[0]!r:.60}; it must be a number from 0 to 1")
+        gave = f"{given[0]!r:.60}" if tell else "something else"
+        raise ConfigError(f"{of} gave {gave}; it must be a number from 0 to 1")
     return value

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from ..errors import DataError, did_you_mean
 from .answers import AnswerForm, Golds
 from .asked import check_metrics, max_length, prompt_of, told
 from .base import Examples
-from .columns import lists_of, texts_of
+from .columns import list_of, lists_of, texts_of
 from .labels import Indices, label_of
+from .right import ALL, narrowed, right_of
 from .rows import Split
 from .table import Open, TaskInfo
 from .text import values_for
@@ -52,19 +52,43 @@ class OpenRows:
         self.metrics = self._open.metrics
         check_metrics(config, self.metrics, texts=self.decoding is not None)
         self.told = told(config, kind, length)
+        self._ways = ALL  # in which labels may name candidates
 
     @property
     def _shapes(self) -> bool:
         return self._open.shape is not None and not self._prompt.raw
 
     def learn(self, splits: Mapping[str, Split]) -> None:
-        """Nothing is found out from the data."""
+        """Find out how labels name candidates."""
+        if self._open.choices and not self._open.choice_labels:
+            self._ways = narrowed(ALL, (row for split in splits.values() for row in self._gold(split)))
 
     def index(self, split: Split) -> Indices:
         """int64 [n]: 0; -1: the data set does not say what is right."""
         values = split.column(self._label, "task.label", one_type=False)
-        nobody = set(self._info.unlabelled)
-        return np.array([-1 if isinstance(value, int) and value in nobody else 0 for value in values], np.int64)
+        nobody = self._info.unlabelled
+
+        def unknown(value: Any) -> bool:
+            try:
+                return (() if value == [] else label_of(value)) in nobody
+            except ValueError:
+                return False
+
+        return np.array([-1 if unknown(value) else 0 for value in values], np.int64)
+
+    def _gold(self, split: Split) -> Iterator[tuple[Any, list[str], bool]]:
+        """Of each row that has a label: this, the candidates, and whether these are numbers."""
+        values, listed = split.column(self._label, "task.label", one_type=False), self._listed(split)
+        for row in np.flatnonzero(self.index(split) >= 0).tolist():
+            try:
+                texts = [text for name, column in listed.items() for text in list_of(column[row], split, row, name)]
+            except DataError:
+                continue  # told if the row is used
+            yield values[row], texts, _are_numbers(listed, row)
+
+    def _listed(self, split: Split) -> dict[str, list[Any]]:
+        """The columns that hold candidates."""
+        return {name: split.column(name, "task.choices", one_type=False) for name in self._open.choices}
 
     def examples(self, split: Split, rows: Indices, index: Indices) -> tuple[Examples, Indices]:
         """The examples of some rows, and the rows that they are of."""
@@ -77,8 +101,9 @@ class OpenRows:
         values, choices = self._values(split, rows, choices if self._open.choices else [[] for _ in rows])
         if not self._open.choices:
             choices = [[texts[0]] for texts in references]
-        elif self._open.shape:
-            references = [tuple(choices[k][c] for c in right[k]) for k in range(len(rows))]
+        else:  # candidates that read alike are right alike
+            right = [_alike(numbers, texts) for numbers, texts in zip(right, choices, strict=True)]
+            references = [tuple(texts[c] for c in numbers) for numbers, texts in zip(right, choices, strict=True)]
         columns, lost, kept = self._form.encode(values, Golds(choices, right, references), where)
         texts = {"choices": [tuple(choices[k]) for k in kept], "references": [tuple(references[k]) for k in kept]}
         labels = np.array([right[k][0] for k in kept], np.int64)
@@ -93,11 +118,6 @@ class OpenRows:
                 raise DataError(
                     f"{split.at(int(rows[k]))}: task.choices={list(self._open.choices)}: only {len(texts)} candidate"
                 )
-            if len(set(texts)) < len(texts):
-                twice = next(text for text in texts if texts.count(text) > 1)
-                raise DataError(
-                    f"{split.at(int(rows[k]))}: task.choices={list(self._open.choices)}: {twice!r:.60} is there twice"
-                )
         return choices
 
     def _right(self, split: Split, rows: Indices, choices: Sequence[Sequence[str]]) -> tuple[Any, Any]:
@@ -109,45 +129,29 @@ class OpenRows:
         names = None
         if self._open.choice_labels:
             names = lists_of(split, self._open.choice_labels, rows, "task.choice_labels")
-        right = [
-            self._numbers(values[row], texts, names[k] if names else None, split.at(int(row)))
-            for k, (row, texts) in enumerate(zip(rows, choices, strict=True))
-        ]
+        ways = self._ways if names else narrowed(self._ways, self._gold(split))
+        listed, right = self._listed(split), list[tuple[int, ...]]()
+        for k, (row, own) in enumerate(zip(rows.tolist(), choices, strict=True)):
+            value, what = values[row], f"{split.at(row)}: column {self._label!r}"
+            if value is None or value != value or (isinstance(value, str) and not value.strip()):
+                raise DataError(f"{what}, the right candidate, is missing")
+            if names:
+                right.append(self._called(value, own, names[k], what))
+            else:
+                right.append(right_of(value, own, _are_numbers(listed, row), ways, what))
         return right, [tuple(texts[c] for c in numbers) for texts, numbers in zip(choices, right, strict=True)]
 
-    def _numbers(self, value: Any, texts: Sequence[str], names: Sequence[str] | None, where: str) -> tuple[int, ...]:
-        """Which candidates a label means: by what the data call them, by text, number from 0, or letter from A."""
-        if isinstance(value, list):
-            found = [self._numbers(one, texts, names, where)[0] for one in dict.fromkeys(value)]
-            if not found:
-                raise DataError(f"{where}: column {self._label!r} names no candidate: its list is empty")
-            return tuple(dict.fromkeys(found))
-        try:
-            said = label_of(value)
-        except ValueError:
-            said = None
-        if said is None:
-            raise DataError(f"{where}: column {self._label!r}, the right candidate, is missing")
-        if names is not None:
-            if len(names) != len(texts):
-                raise DataError(f"{where}: {len(names)} names in task.choice_labels for {len(texts)} candidates")
-            if str(value).strip() in names:
-                return (names.index(str(value).strip()),)
-            raise DataError(
-                f"{where}: column {self._label!r} says {value!r:.60}, no candidate{did_you_mean(str(value), names)}"
-            )
-        if isinstance(value, str) and value.strip() in texts:
-            return (list(texts).index(value.strip()),)
-        if isinstance(said, int) and 0 <= said < len(texts):
-            return (said,)
-        letters = string.ascii_uppercase[: len(texts)]
-        if isinstance(value, str) and len(value.strip()) == 1 and value.strip() in letters:
-            return (letters.index(value.strip()),)
-        shown = ", ".join(texts) if len(texts) <= 4 else f"{len(texts)} candidates"
-        raise DataError(
-            f"{where}: column {self._label!r} says {value!r:.60}, which is none of the candidates ({shown:.120}): "
-            f"write its text, or its number from 0 to {len(texts) - 1}"
-        )
+    def _called(self, value: Any, texts: Sequence[str], names: Sequence[str], what: str) -> tuple[int, ...]:
+        """Which candidates a label means that says what the data call them."""
+        if len(names) != len(texts):
+            raise DataError(f"{what}: {len(names)} names in task.choice_labels for {len(texts)} candidates")
+        called = [str(one).strip() for one in (value if isinstance(value, list) else [value])]
+        for one in called:
+            if one not in names:
+                raise DataError(f"{what} says {one!r:.60}, no candidate{did_you_mean(one, names)}")
+        if not called:
+            raise DataError(f"{what} names no candidate: its list is empty")
+        return tuple(dict.fromkeys(names.index(one) for one in called))
 
     def _values(
         self, split: Split, rows: Indices, choices: list[list[str]]
@@ -159,7 +163,9 @@ class OpenRows:
         for name, own in zip(self._info.text, self._config.text or self._info.text, strict=True):
             first = name in self._info.first
             texts[name] = (
-                [one[0] for one in lists_of(split, own, rows, "task.text")] if first else texts_of(split, own, rows)
+                [one[0] for one in lists_of(split, own, rows, "task.text")]
+                if first
+                else texts_of(split, own, rows, name in self._info.absent)
             )
         if not self._open.shape:
             return texts, choices
@@ -174,3 +180,15 @@ class OpenRows:
             if name not in names:
                 raise DataError(f"task.prompt: {{{name}}} is no text column{did_you_mean(name, names)}")
         return {name: [one[name] for one, _ in shaped] for name in names}, [c for _, c in shaped]
+
+
+def _are_numbers(listed: Mapping[str, Sequence[Any]], row: int) -> bool:
+    """Whether the data have a row's candidates as numbers."""
+    found = [column[row] for column in listed.values()]
+    return all(isinstance(v, int) for value in found for v in (value if isinstance(value, list) else [value]))
+
+
+def _alike(right: Sequence[int], texts: Sequence[str]) -> tuple[int, ...]:
+    """The numbers that are right, the first as it was, with those of the same texts."""
+    same = [c for c, text in enumerate(texts) if text in {texts[r] for r in right}]
+    return tuple(dict.fromkeys([*right, *same]))

@@ -34,6 +34,13 @@ def own_kind(config: TaskConfig, native: str) -> str:
     raise ConfigError(f"task.name={config.name!r} is for {' or '.join(kinds)} models, the model is a {native} model")
 
 
+def refuse_taken(config: TaskConfig, what: str, settings: Sequence[str]) -> None:
+    """ConfigError if splits are to be taken from the training data of a task whose rows hpcfed does not read."""
+    for setting in settings:
+        if (value := getattr(config, setting)) is not None:
+            raise ConfigError(f"task.{setting}={value!r}: the data of {what} are not read from rows; leave it out")
+
+
 def load_own(
     config: TaskConfig, kind: str, processor: Any, sources: Sequence[Source] | None, head: Head | None
 ) -> Task:
@@ -42,6 +49,12 @@ def load_own(
         raise ConfigError(
             f"task.name={config.name!r}: a task of your own brings its own data; leave clients.manifest out"
         )
+    refuse_taken(config, f"task.name={config.name!r}", ("dev", "held_out", "group"))
+    for setting in ("objective", "metrics", "choices", "chat"):
+        if (value := getattr(config, setting)) != type(config).model_fields[setting].default:
+            raise ConfigError(
+                f"task.{setting}={value!r}: a task of your own has its own loss and metrics; leave it out"
+            )
     task = own_task(config).load(config, kind, processor)
     if not isinstance(task, Task):
         raise ConfigError(f"task.name={config.name!r}: its load gives a {type(task).__name__}, not a hpcfed.tasks.Task")

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import ConfigError, DataError, did_you_mean, first_line
-from .tokens import broken, control_ids, ids_of
+from .rows import type_name
+from .tokens import Bos, broken, control_ids, first_tokens, ids_of
 
 VERBALIZER, ANSWER = "verbalizer", "answer"  # how templates call the place of the answer
 JINJA = "jinja:"
-_PLACE = "\uf8ff"  # of a private use area: stands for the answer, or a message, while a template is rendered
+#: Of a private use area: stands for the answer, or a message, while a template is rendered.
+_PLACE = "\uf8ff\ue0a5\uf8ff"
 
 Said = tuple[str, list[tuple[int, int]]]  # a text, and where in it (first character, end) columns' texts lie
 
@@ -160,6 +162,8 @@ class Jinja:
         except Exception as e:  # anything: it is the user's program
             raise DataError(f"task.prompt: Jinja says {type(e).__name__}: {first_line(e)}") from None
         before, found, after = text.partition(_PLACE)
+        if _PLACE in after:
+            raise DataError(f"task.prompt: shows {{{{ {self.place} }}}} more than once; its place is one")
         if not found and before and not before[-1].isspace():
             before += " "  # as lm-evaluation-harness joins a prompt and its target
         return (before, []), (after, [])
@@ -170,7 +174,10 @@ def jinja_prompt(text: str, place: str) -> Jinja:
     from jinja2 import StrictUndefined, TemplateError, meta
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=True, finalize=_written
+    )
+    del environment.filters["random"], environment.globals["lipsum"]  # another prompt on every rank
     try:
         tree = environment.parse(text)
         template = environment.from_string(text)
@@ -182,6 +189,15 @@ def jinja_prompt(text: str, place: str) -> Jinja:
     if not columns:
         raise ConfigError("task.prompt: the Jinja template names no column; write {{ COLUMN }} into it")
     return Jinja(template, columns, place)
+
+
+def _written(value: Any) -> Any:
+    """What {{ }} writes, unless it is what no text can be."""
+    if value is None:
+        raise ValueError("a value is missing where it is written; ask before, {% if COLUMN %}, or give a default")
+    if isinstance(value, list | dict):
+        raise ValueError(f"{value!r:.60} is {type_name(type(value))}; loop over it, join it, or write a part of it")
+    return value
 
 
 def without_control(tokenizer: Any, control: frozenset[int], value: Any) -> Any:
@@ -200,11 +216,15 @@ def without_control(tokenizer: Any, control: frozenset[int], value: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Chat:
-    """A prompt inside a chat template: what the user says.  head, tail: what the template puts around it."""
+    """A prompt inside a chat template: what the user says.  head, tail: what the template puts around it.
+
+    strips: the template takes blanks off what the user says.
+    """
 
     prompt: Prompt
     head: str
     tail: str
+    strips: bool = False
 
     @property
     def columns(self) -> Sequence[str]:
@@ -219,34 +239,69 @@ class Chat:
     def sides(self, row: Mapping[str, Any]) -> tuple[Said, Said]:
         """See Prompt."""
         (text, spans), (after, _) = self.prompt.sides(row)
-        at, bare = len(self.head), text.rstrip()
-        moved = [(a + at, min(b, len(bare)) + at) for a, b in spans if a < len(bare)]
+        begin, end = len(text) - len(text.lstrip()) if self.strips else 0, len(text.rstrip())
+        at = len(self.head) - begin
+        moved = [(max(a, begin) + at, min(b, end) + at) for a, b in spans if a < end and b > begin]
         if after.strip():
             raise DataError("task.chat=true: the prompt goes on after the answer, and a chat does not")
-        return (self.head + bare + self.tail, moved), ("", [])
+        return (self.head + text[begin:end] + self.tail, moved), ("", [])
 
 
 def in_chat(prompt: Prompt, tokenizer: Any) -> Chat:
     """The prompt as what the user of a chat says. ConfigError if the tokenizer has no chat template that says it."""
-    messages = [{"role": "user", "content": _PLACE}]
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError("task.chat=true: the model's tokenizer has no chat template; leave it out")
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as e:  # whatever the template's author wrote
-        raise ConfigError(f"task.chat=true: the tokenizer's chat template fails: {first_line(e)}") from None
-    if text.count(_PLACE) != 1:
-        raise ConfigError("task.chat=true: the tokenizer's chat template does not say once what the user says")
-    head, _, tail = text.partition(_PLACE)
-    return Chat(prompt, head, tail)
+
+    def chat(content: str) -> str:
+        messages = [{"role": "user", "content": content}]
+        try:
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception as e:  # whatever the template's author wrote
+            raise ConfigError(f"task.chat=true: the tokenizer's chat template fails: {first_line(e)}") from None
+
+    head, *tails = chat(_PLACE).split(_PLACE)
+    said, kept = f"\n Ab c. {_PLACE}", ""
+    if len(tails) == 1:
+        kept = chat(said).removeprefix(head).removesuffix(tails[0])
+    if kept not in (said, said.lstrip()):
+        raise ConfigError(
+            "task.chat=true: the tokenizer's chat template does not say once, as it is, what the user says"
+        )
+    return Chat(prompt, head, tails[0], strips=kept != said)
+
+
+def leading(tokenizer: Any, prompt: Prompt, bos: Bos) -> tuple[list[int], int]:
+    """(ids in front of a causal prompt, how many of the tokens are never cut: these, and what opens a chat).
+
+    bos: as task.bos. A chat template brings what it wants in front of it: "auto" adds nothing.
+    """
+    if not isinstance(prompt, Chat):
+        first = first_tokens(tokenizer, bos)
+        return first, len(first)
+    opening = ids_of(tokenizer, prompt.head)
+    first = [] if bos == "auto" else first_tokens(tokenizer, bos)
+    if first and opening[:1] == first:
+        first = []
+    if bos is False and opening and opening[0] == tokenizer.bos_token_id:
+        raise ConfigError("task.bos=false: the chat template itself begins with the bos token; leave it out")
+    for text in ("It was", "a", "1", '"'):  # what follows may melt into the opening
+        whole = ids_of(tokenizer, prompt.head + text)
+        same = (a == b for a, b in zip(opening, whole, strict=False))
+        opening = opening[: next((i for i, alike in enumerate(same) if not alike), min(len(opening), len(whole)))]
+    return first, len(first) + len(opening)
 
 
 # Verbalisers
 
 
-def causal_candidates(tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str]) -> list[list[int]]:
-    """The token ids with which each verbaliser continues the prompt, in the prompt's context."""
-    (text, _), (after, _) = prompt.sides(dict.fromkeys(prompt.columns, "a"))
+def causal_candidates(
+    tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str], sample: Mapping[str, Any] | None = None
+) -> list[list[int]]:
+    """The token ids with which each verbaliser continues the prompt, in the prompt's context.
+
+    sample: values of an example; a prompt in Jinja may not take any others.
+    """
+    (text, _), (after, _) = prompt.sides(sample or dict.fromkeys(prompt.columns, "a"))
     if after.strip() or _reads_on(prompt):
         raise ConfigError("task.prompt: a causal model reads from left to right, so {verbalizer} must be at the end")
     before = ids_of(tokenizer, text.rstrip(" "))

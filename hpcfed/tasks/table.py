@@ -58,10 +58,11 @@ class TaskInfo:
 
     label: column of the class; of an open task, of the right candidate or of the answer's text.
     labels: names of the classes.  causal, masked: how language models are asked for them.  open: in place of classes.
-    unlabelled: labels that mean "nobody knows"; such rows are left out.
-    length: tokens beyond which an example is cut.  group: column of what must not be divided.  first: text columns that
-    may hold a list, whose first text counts.  unfold: what makes rows of those of the official files, where these are
-    nested.  held_out: column and values that are kept from the clients and evaluated as the split held_out.
+    unlabelled: labels that mean "nobody knows"; such rows are left out. (): an empty list.
+    length: tokens beyond which an example is cut.  group: column of what must not be divided.  first: text columns
+    that may hold a list, whose first text counts.  absent: text columns that may be missing in a row.  unfold: what
+    makes rows of those of the official files, where these are nested.  held_out: column and values that are kept
+    from the clients and evaluated as the split held_out.
     """
 
     data: str | None
@@ -71,12 +72,13 @@ class TaskInfo:
     eval_splits: tuple[str, ...] = ("validation",)
     causal: Asked | None = None
     masked: Asked | None = None
-    unlabelled: tuple[int | str, ...] = ()
+    unlabelled: tuple[int | str | tuple[()], ...] = ()
     revision: str | None = None
     open: Open | None = None
     length: int | None = None
     group: str | None = None
     first: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
     unfold: Unfold | None = None
     held_out: tuple[str, tuple[str, ...]] | None = None
 
@@ -251,6 +253,7 @@ TASKS: dict[str, TaskInfo] = {
         "answers",
         (),
         open=Open("choices", "{passage}\n- {answer}", ("entities",), shape=shapes.record),
+        unlabelled=((),),
         length=1024,
         group="passage",
         unfold=unfold.RECORD,
@@ -322,6 +325,7 @@ TASKS: dict[str, TaskInfo] = {
             tail=True,
             metrics=_WRITTEN,
         ),
+        absent=("context",),
         held_out=("category", ("summarization",)),
     ),
     "alpaca": TaskInfo(
@@ -339,6 +343,7 @@ TASKS: dict[str, TaskInfo] = {
             tail=True,
             metrics=_WRITTEN,
         ),
+        absent=("input",),
     ),
 }
 CUSTOM = "custom"  # data of the user's own: columns, classes and prompt come from the recipe and the data

@@ -27,9 +27,9 @@ from torch import Tensor
 from ..errors import ConfigError, DataError
 from .base import Batch, Column, Example, Form, Ragged
 from .padding import ends_of, inputs_of, labels_of, padded
-from .prompts import Prompt, Said, causal_candidates, masked_candidates, without_control
+from .prompts import Prompt, Said, causal_candidates, leading, masked_candidates, without_control
 from .rows import Split
-from .tokens import Bos, Lost, Spans, as_data, broken, control_ids, first_tokens, ids_of, spelled
+from .tokens import Bos, Lost, Spans, as_data, broken, control_ids, ids_of, spelled
 
 Rows = Mapping[str, Sequence[Any]]  # column -> one value an example, a text unless the prompt is in Jinja
 Where = Callable[[int], str]  # how a message calls example i
@@ -73,24 +73,38 @@ def around(tokenizer: Any, prompt: Prompt) -> list[int]:
     return [] if prompt.raw else ids_of(tokenizer, prompt.sides(dict.fromkeys(prompt.columns, ""))[0][0].rstrip(" "))
 
 
-def too_long(prompt_tokens: int, max_length: int) -> ConfigError:
-    return ConfigError(f"task.max_length={max_length}: too short, {prompt_tokens} tokens stand around the text alone")
+def too_long(prompt_tokens: int, max_length: int, free: int = 0) -> ConfigError:
+    """free: see kept_free."""
+    kept = kept_free(free)
+    return ConfigError(
+        f"task.max_length={max_length}{kept}: too short, {prompt_tokens} tokens stand around the text alone"
+    )
+
+
+def kept_free(most: int) -> str:
+    """What a message about a length says of the tokens that a generated answer may have."""
+    return f", of which task.max_new_tokens={most} are kept free" if most else ""
 
 
 # Causal language models
 
 
 def causal_form(
-    tokenizer: Any, prompt: Prompt, verbalizers: Sequence[str], max_length: int, bos: Bos = "auto"
+    tokenizer: Any,
+    prompt: Prompt,
+    verbalizers: Sequence[str],
+    max_length: int,
+    bos: Bos = "auto",
+    sample: Mapping[str, Any] | None = None,
 ) -> tuple[Encode, Form]:
-    """How a causal language model sees a prompted task.  bos: see first_tokens."""
-    candidates = causal_candidates(tokenizer, prompt, verbalizers)
+    """How a causal language model sees a prompted task.  bos: see leading.  sample: see causal_candidates."""
+    candidates = causal_candidates(tokenizer, prompt, verbalizers, sample)
     longest = max(map(len, candidates))
-    first = first_tokens(tokenizer, bos)
-    fixed = len(first) + len(around(tokenizer, prompt)) + longest
+    first, kept = leading(tokenizer, prompt, bos)
+    fixed = max(len(first) + len(around(tokenizer, prompt)), kept) + longest
     if fixed >= max_length:
         raise too_long(fixed, max_length)
-    encode = partial(_encode_causal, tokenizer, prompt, first, max_length - longest)
+    encode = partial(_encode_causal, tokenizer, prompt, first, kept, max_length - longest)
     heads = [ids[0] for ids in candidates] if longest == 1 else None
 
     def form(left: bool) -> Form:
@@ -109,7 +123,7 @@ def causal_form(
 
 
 def _encode_causal(
-    tokenizer: Any, prompt: Prompt, first: list[int], limit: int, rows: Rows, where: Where
+    tokenizer: Any, prompt: Prompt, first: list[int], kept: int, limit: int, rows: Rows, where: Where
 ) -> tuple[dict[str, Column], Lost]:
     spell, empty, unknown_id = Speller(tokenizer, prompt), len(around(tokenizer, prompt)), tokenizer.unk_token_id
     sequences: list[NDArray[np.int32]] = []
@@ -119,21 +133,26 @@ def _encode_causal(
         for i, ids in zip(chunk, spell.ids(texts, where, chunk), strict=True):
             unknown += says_nothing(rows, i) or (unknown_id in ids and sum(k != unknown_id for k in ids) <= empty)
             cut += len(ids) + len(first) > limit
-            # Cut at the front, behind bos: the end is where the question stands.
-            ids = first + ids[max(0, len(ids) + len(first) - limit) :]
+            ids = front_cut([*first, *ids], kept, limit)
             if not ids:
                 raise DataError(f"{where(i)}: its text and the prompt around it have no tokens at all")
             sequences.append(np.array(ids, np.int32))
     return {"input_ids": Ragged.of(sequences)}, Lost(cut, unknown, limit)
 
 
-class Speller:
-    """Token ids of texts that a prompt makes, in which columns spell no control tokens."""
+def front_cut(ids: list[int], kept: int, limit: int) -> list[int]:
+    """At most `limit` of the ids: of too many, those behind the first `kept` go; the end is where the question is."""
+    return ids[:kept] + ids[kept + max(0, len(ids) - limit) :]
 
-    def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
+
+class Speller:
+    """Token ids of texts that a prompt makes, in which columns spell no control tokens.  ends: stands behind it."""
+
+    def __init__(self, tokenizer: Any, prompt: Prompt, ends: str = "") -> None:
         self._tokenizer, self._control = tokenizer, control_ids(tokenizer)
+        own = [*around(tokenizer, prompt), *ids_of(tokenizer, ends)]
         # Texts for Jinja come with broken control tokens, so that those there are are the template's.
-        self._own = None if prompt.raw else sum(i in self._control for i in around(tokenizer, prompt))
+        self._own = None if prompt.raw else sum(i in self._control for i in own)
 
     def ids(self, texts: Sequence[Said], where: Where, chunk: range) -> list[list[int]]:
         """Of each text."""

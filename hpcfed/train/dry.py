@@ -48,11 +48,12 @@ def _example(run: Run) -> list[str]:
         return []
     name = "the first training example" if own else "the first evaluated example"
     tokens = [task.tokens(examples[i]) for i in range(len(examples))]
-    lengths = f"{np.median(tokens):g} tokens (median; {max(tokens):,} the longest)"
+    texts = "input_ids" in examples[0]
+    lengths = f", of {np.median(tokens):g} tokens (median; {max(tokens):,} the longest)" if texts else ""
     right = f"right: {right_answer(task, examples[0])}"
     trained = task.objective or LOSSES.get(task.form.loss, "a loss of the task's own")
     loss = f"trained on: {trained}; reported: {', '.join(task.metrics)}"
-    return [f"{name}, of {lengths}:", *shown(task, run.problem.processor, examples[0]), right, loss]
+    return [f"{name}{lengths}:", *shown(task, run.problem.processor, examples[0]), right, loss]
 
 
 def _holdings(run: Run) -> list[str]:

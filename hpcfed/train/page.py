@@ -29,6 +29,8 @@ def _asked(header: Header, task: Mapping[str, Any]) -> list[str]:
         said = "an answer at the end of" if "form" in task else said
         chat = " inside the tokenizer's chat template" if task.get("chat") else ""
         lines += [f"- {said} this prompt{chat}, columns of the example filled in:", "", *_fenced(task["prompt"]), ""]
+    if task.get("form") == "choices":
+        lines += ["- it chooses the candidate whose tokens have the highest mean log-probability"]
     if task.get("form") == "generate" and task.get("ends"):
         lines += [f"- an answer ends with {'the eos token' if task['ends'] == 'eos' else repr(task['ends'])}"]
     if "verbalizers" in task:

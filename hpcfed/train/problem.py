@@ -63,17 +63,17 @@ def build_problem(recipe: Recipe, row: Row | None = None, hosted: Sequence[Entry
         processor = load_processor(recipe.model, kind)
         sources = None if recipe.clients.manifest is None else hosted
         head = head_labels(recipe.model, kind)
-        more = More(recipe.clients.id_column, getattr(recipe.clients, "class_column", None))
+        more = More(recipe.clients.id_column, recipe.clients.class_column)
         return kind, processor, load_task(recipe.task, kind, processor, more, sources, head)
 
     kind, processor, task = row.together(data)
-    task = replace(task, device=row.device)
+    may_tell = MECHANISMS[recipe.privacy.mechanism].may_tell
+    task = replace(task, device=row.device, tell=may_tell)
     model, slices = load_shard(recipe.model, kind, task.labels, row)
     weights = Weights(model, recipe.algorithm.train_only, slices, row, checkpoint_names(model))
     row.together(lambda: check_tokens(recipe.model.name, model, processor, task))
     forward = make_forward(model, row, task.keep_last, task.head_rows)
     problem = Problem(model, processor, task, weights, forward, kind)
-    may_tell = MECHANISMS[recipe.privacy.mechanism].may_tell
     read = {split: reading for split, reading in task.readings.items() if reading.files}
     problem.notes += [reading.line(split, may_tell or split in task.splits) for split, reading in read.items()]
     problem.notes += task.notes + (task.overlaps if may_tell else [])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..atomic import write_atomic
@@ -20,7 +22,7 @@ from ..transport.launch import discover
 from ..transport.row import Row
 from ..weights.checkpoint import load_weights, read_facts
 from .digests import changes, digests
-from .meet import meet
+from .meet import Meeting, meet
 from .problem import Problem, build_problem
 from .replay import check_base, replay_into
 
@@ -47,19 +49,14 @@ def evaluate(
     What the user should know of data and model goes to stderr, on rank 0.
     Collective: every rank of the launch calls it alike.  Raises HpcfedError (alone; on several ranks see meet.py).
     """
-    run = Path(orbit) if orbit else Path(what) if isinstance(what, str | Path) and _is_run(what) else None
-    with meet(lambda: what if isinstance(what, Recipe) else _recipe(what, recipe, overrides)) as meeting:
+
+    def check(meeting: Meeting) -> None:
+        if meeting.recipe.task.eval_splits == []:
+            raise meeting.transport.everywhere(ConfigError(NOTHING))
+        together(meeting.transport, lambda: _check_new(predictions, meeting.transport.rank))
+
+    with rebuilt(what, orbit, recipe, overrides, quiet, check) as (meeting, problem):
         resolved, transport = meeting.recipe, meeting.transport
-        if resolved.task.eval_splits == []:
-            raise transport.everywhere(ConfigError(NOTHING))
-        together(transport, lambda: _check_new(predictions, transport.rank))
-        problem = together(transport, lambda: _rebuilt(resolved, run, transport.row))
-        for note in problem.notes if transport.rank == 0 and not quiet else ():
-            print(note, file=sys.stderr, flush=True)
-        if isinstance(what, str | Path) and _is_run(what) and not overrides and transport.rank == 0 and not quiet:
-            for one in changes(Path(what), digests(resolved, problem)):
-                note = f"{one} changed since the run in {what} began: its own scores are not of the same"
-                print(note, file=sys.stderr, flush=True)
         task, scores, lines = problem.task, dict[str, Score](), list[str]()
         for split, examples in task.splits.items():
             found = answers(problem.forward, task, examples, resolved.eval_batch, transport, generate=problem.generate)
@@ -70,6 +67,33 @@ def evaluate(
         return scores
 
 
+@contextmanager
+def rebuilt(
+    what: Recipe | str | Path,
+    orbit: str | Path | None,
+    recipe: str | Path | None,
+    overrides: Sequence[str],
+    quiet: bool,
+    check: Callable[[Meeting], None],
+) -> Iterator[tuple[Meeting, Problem]]:
+    """Collective: the ranks meet and hold the model that is asked for, as `evaluate` says.
+
+    check: what must be right before the model is loaded, collective.
+    """
+    run = Path(orbit) if orbit else Path(what) if isinstance(what, str | Path) and _is_run(what) else None
+    with meet(lambda: what if isinstance(what, Recipe) else _recipe(what, recipe, overrides)) as meeting:
+        resolved, transport = meeting.recipe, meeting.transport
+        check(meeting)
+        problem = together(transport, lambda: _rebuilt(resolved, run, transport.row))
+        for note in problem.notes if transport.rank == 0 and not quiet else ():
+            print(note, file=sys.stderr, flush=True)
+        if isinstance(what, str | Path) and _is_run(what) and not overrides and transport.rank == 0 and not quiet:
+            for one in changes(Path(what), digests(resolved, problem)):
+                note = f"{one} changed since the run in {what} began: its own scores are not of the same"
+                print(note, file=sys.stderr, flush=True)
+        yield meeting, problem
+
+
 def _check_new(file: str | Path | None, rank: int) -> None:
     """ConfigError on rank 0 if the file cannot be made, or is there."""
     if file is None or rank:
@@ -78,6 +102,8 @@ def _check_new(file: str | Path | None, rank: int) -> None:
         raise ConfigError(f"--predictions {file}: it is there already; choose another name")
     if not Path(file).parent.is_dir():
         raise ConfigError(f"--predictions {file}: there is no folder {Path(file).parent}")
+    if not os.access(Path(file).parent, os.W_OK):
+        raise ConfigError(f"--predictions {file}: cannot write to the folder {Path(file).parent}")
 
 
 def _write_new(file: str | Path | None, lines: Sequence[str], rank: int) -> None:

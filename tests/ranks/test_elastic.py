@@ -31,8 +31,15 @@ def argv(settings: list[str], out: Path, *more: str) -> list[str]:
     return ["-m", "hpcfed", "train", "digits", "--out", str(out), *more, *parts(settings)]
 
 
-def test_killed_twice(tmp_path: Path) -> None:
-    ok("train", "digits", *parts(VOTES), "--out", tmp_path / "alone", "--set", "mesh.threads=1")
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a run of VOTES in which nobody is killed."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "alone"
+    ok("train", "digits", *parts(VOTES), "--out", folder, "--set", "mesh.threads=1")
+    return folder
+
+
+def test_killed_twice(tmp_path: Path, alone: Path) -> None:
     out = tmp_path / "run"
     with job(ONE_HOST, argv([*VOTES, "mesh.threads=1"], out)) as (agents, output):
         for who, after in ((1, 10), (0, 60)):
@@ -41,11 +48,11 @@ def test_killed_twice(tmp_path: Path) -> None:
     assert text.count("torchrun started the ranks anew: going on with the run in") == 2, text
     assert rounds(out) == list(range(1, ROUNDS + 1))
     assert len(read_journal(out / "journal")[1]) == ROUNDS
-    assert (out / "orbit.safetensors").read_bytes() == (tmp_path / "alone" / "orbit.safetensors").read_bytes()
-    found, right = read_summary(out), read_summary(tmp_path / "alone")
+    assert (out / "orbit.safetensors").read_bytes() == (alone / "orbit.safetensors").read_bytes()
+    found, right = read_summary(out), read_summary(alone)
     same = ("fingerprint", "status", "rounds", "metric_before", "metric_after", "loss_after")
     assert {key: found[key] for key in same} == {key: right[key] for key in same}
-    scored = [[(r["t"], r["value"]) for r in read_metrics(f) if "split" in r] for f in (out, tmp_path / "alone")]
+    scored = [[(r["t"], r["value"]) for r in read_metrics(f) if "split" in r] for f in (out, alone)]
     assert scored[0] == scored[1]
 
 
@@ -65,9 +72,8 @@ def test_dense_run_that_starts_over_is_killed_twice(tmp_path: Path) -> None:
     assert read_summary(out)["fingerprint"] == read_summary(old)["fingerprint"]
 
 
-def test_two_agents_that_count_restarts_apart(tmp_path: Path) -> None:
+def test_two_agents_that_count_restarts_apart(tmp_path: Path, alone: Path) -> None:
     """One agent on each of two "hosts": the one whose rank lives joins the other's restart, often without counting."""
-    ok("train", "digits", *parts(VOTES), "--out", tmp_path / "alone", "--set", "mesh.threads=1")
     out, where = tmp_path / "run", f"--rdzv-endpoint=127.0.0.1:{free_port()}"
     meet = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=7", where, "--local-addr=127.0.0.1"]
     with job(meet, argv([*VOTES, "mesh.threads=1"], out), agents=2) as (agents, output):
@@ -75,7 +81,7 @@ def test_two_agents_that_count_restarts_apart(tmp_path: Path) -> None:
             kill(agents, out, 1, after)
         ended(agents, output)
     assert rounds(out) == list(range(1, ROUNDS + 1))
-    assert (out / "orbit.safetensors").read_bytes() == (tmp_path / "alone" / "orbit.safetensors").read_bytes()
+    assert (out / "orbit.safetensors").read_bytes() == (alone / "orbit.safetensors").read_bytes()
 
 
 def test_a_run_of_another_job_is_refused_in_every_attempt(tmp_path: Path) -> None:

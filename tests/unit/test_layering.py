@@ -40,6 +40,7 @@ FENCES = {
     "numba": ("noise",),
     "llvmlite": ("noise",),
     "triton": ("noise",),
+    "lm_eval": ("train.harness",),
     "matplotlib": ("runs.plots", "runs.scaling"),
     "torch.utils.tensorboard": ("runs.progress",),
     "typer": ("cli",),
@@ -158,6 +159,7 @@ def test_words_need_the_standard_library_and_numpy_only(name):
 TESTS = Path(__file__).parents[1]
 #: Modules whose tests are not in the file of their name, and where they are.
 ELSEWHERE = {
+    "config.task": "unit/config/test_settings.py",
     "noise.cpu_draw": "unit/noise/test_cpu.py",
     "noise.cpu_formats": "unit/noise/test_cpu.py",
     "noise.cpu_hash": "unit/noise/test_cpu.py",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcfed.config import load_recipe
+from hpcfed.config import load_recipe, validate
 from hpcfed.errors import ConfigError
 from hpcfed.orbit import seal
 from hpcfed.plan.plan import Speed, check_shapes, make_plan, parse_bytes, speed_of
@@ -141,3 +141,11 @@ def test_a_head_that_must_be_computed_whole_is_planned_whole(tmp_path: Path, fam
     recipe = load_recipe("sst2-opt-125m", [f"model.name={tmp_path}", "eval_batch=512"])
     logits = 4 * 512 * 60 * 512  # bytes: examples, positions, vocabulary
     assert (make_plan(recipe, tokens=60).memory.evaluation > 0.9 * logits) == whole
+
+
+def test_a_plan_of_answers_speaks_of_no_classes_and_a_reward_reads_all_candidates(tmp_path):
+    raw = {"rounds": 2, "model": {"name": str(save_tiny_folder(tmp_path, "llama"))}, "algorithm": {"lr": 1e-3}}
+    plans = [make_plan(validate(raw | {"task": {"name": "copa", "objective": o}})) for o in ("auto", "accuracy")]
+    assert [note for note in plans[0].notes if "class" in note] == []
+    assert any("32 tokens long, 2 candidates" in note for note in plans[0].notes)
+    assert plans[1].memory.forward == 2 * plans[0].memory.forward

@@ -7,8 +7,12 @@ import pytest
 
 from hpcfed.clients import Pool, flipped
 from hpcfed.config import ClientsConfig
+from hpcfed.errors import ConfigError
 from hpcfed.probe.hosted import Hosted
+from tests.support.open_tasks import ROWS, long_llama
 from tests.support.probes import hosted_of
+from tests.support.small import write_jsonl
+from tests.support.tasks import open_task
 from tests.support.toy import toy_task
 
 
@@ -65,3 +69,26 @@ def test_clients_that_flip_labels_flip_their_own_and_no_others():
         wanted = [flipped(y, 3) if k == 1 else y for k, y in zip(slot, before[np.concatenate(indices)], strict=True)]
         assert batch.label.tolist() == wanted and batch.label.tolist() != before[np.concatenate(indices)].tolist()
     assert np.array_equal(task.train.labels, before)
+
+
+def test_a_wrong_candidate_is_right_to_a_reward_too(tmp_path):
+    """Of record's candidates several may be right: none of them is a wrong label."""
+    folder, pool = long_llama(tmp_path), Pool([np.arange(2)], 1, 1, 2, run_seed=3)
+    data = {"data": str(tmp_path / "train.jsonl"), "eval_splits": ["train"]}
+    rows = [
+        {"passage": "a", "query": "@placeholder is", "entities": ["plot", "cast", "film"], "answers": ["plot", "cast"]},
+        {"passage": "a", "query": "@placeholder is", "entities": ["plot", "cast"], "answers": ["plot", "cast"]},
+    ]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    task = open_task(folder, name="record", objective="accuracy", **data)
+    hosted = Hosted(pool, task, range(1), ClientsConfig(), flips=frozenset({0}))
+    (both,) = hosted.micro_batches([0], [np.arange(2)])
+    found = sorted((len(e["choices"]), e["label"], e["right"].tolist(), e["references"]) for e in both[0].examples)
+    assert found == [(2, 0, [0, 1], ("plot is", "cast is")), (3, 2, [2], ("film is",))]
+
+
+def test_a_task_without_wrong_labels_is_refused_before_the_first_round(tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", ROWS["alpaca"])
+    task = open_task(long_llama(tmp_path), name="alpaca", data=str(tmp_path), eval_splits=["train"], max_new_tokens=2)
+    with pytest.raises(ConfigError, match=r"label-flip.*1 class"):
+        Hosted(Pool([np.arange(2)], 1, 1, 2, 0), task, range(1), ClientsConfig(), flips=frozenset({0}))

@@ -11,6 +11,7 @@ from hpcfed.config import TaskConfig
 from hpcfed.errors import ConfigError, DataError
 from hpcfed.tasks.asked import kind_of, task_info, usual_length
 from hpcfed.tasks.base import IMAGES
+from hpcfed.tasks.build import load_task
 from hpcfed.tasks.table import TASKS
 from tests.support.small import save_tiny_folder, tiny_sst2, write_jsonl
 from tests.support.tasks import SENTENCES, open_task
@@ -217,3 +218,15 @@ def test_columns_inside_columns_are_texts_labels_owners_and_groups(tmp_path, opt
     assert task.train.owners.tolist() == ["p0", "p1"] * 3
     with pytest.raises(DataError, match=r"no row of 'said' has 'txt'.*did you mean text"):
         open_task(opt, text=["said.txt"], **settings)
+
+
+def test_digits_keep_a_dev_split_from_the_clients(tmp_path):
+    task = load_task(
+        TaskConfig(name="digits", dev=100, train_limit=500, metrics=["accuracy", "macro-f1"]), IMAGES, None
+    )
+    assert len(task.splits["dev"]) == 100 and len(task.train) == 500 and list(task.splits) == ["test", "dev"]
+    assert task.readings["train"].left_out == {"for dev or held_out": 100, "task.train_limit or task.few_shot": 100}
+    assert task.metrics == ("accuracy", "macro-f1")
+    for setting, value in (("held_out", {"x": ["y"]}), ("group", "x")):
+        with pytest.raises(ConfigError, match=f"task.{setting}="):
+            load_task(TaskConfig(name="digits", **{setting: value}), IMAGES, None)

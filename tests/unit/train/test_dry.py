@@ -8,6 +8,7 @@ from hpcfed.config import validate
 from hpcfed.errors import ConfigError
 from hpcfed.train.dry import dry_run
 from hpcfed.train.start import train
+from tests.support.digits import tiny
 from tests.support.open_tasks import ROWS, long_llama
 from tests.support.small import write_jsonl
 
@@ -38,6 +39,11 @@ def test_it_marks_what_the_loss_reads_and_writes_nothing(tmp_path, folder):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
+def test_a_picture_has_a_size_and_no_tokens():
+    said = dry_run(tiny())
+    assert said[said.index("the first training example:") + 1] == "pixel_values: 1 x 8 x 8"
+
+
 def test_a_private_run_shows_no_clients_example_and_casts_no_vote(tmp_path, folder):
     said = "\n".join(dry_run(recipe_of(tmp_path, folder, "copa", privacy={"mechanism": "local", "epsilon": 1.0})))
     assert "the first evaluated example" in said and "no round is tried out" in said and "clients hold" not in said
@@ -60,4 +66,12 @@ def test_a_metric_has_no_gradient_and_a_bad_one_is_named(tmp_path, folder):
     (tmp_path / "bad.py").write_text("def own(prediction, references): return 2")
     recipe = recipe_of(tmp_path, folder, "squad", objective=f"{tmp_path}/bad.py:own", max_new_tokens=2)
     with pytest.raises(ConfigError, match=r"bad.py:own'.* 2"):
+        train(recipe, tmp_path / "run", quiet=True)
+
+
+def test_a_private_reward_that_fails_quotes_no_client(tmp_path, folder):
+    (tmp_path / "bad.py").write_text("def own(prediction, references): return float(references[0])")
+    own = {"objective": f"{tmp_path}/bad.py:own", "max_new_tokens": 2}
+    recipe = recipe_of(tmp_path, folder, "squad", privacy={"mechanism": "local", "epsilon": 1.0}, **own)
+    with pytest.raises(ConfigError, match=r"bad.py:own': of an answer it raised ValueError$"):
         train(recipe, tmp_path / "run", quiet=True)

@@ -23,6 +23,11 @@ TOLD = {"name": "sst2", "prompt": "{sentence} It was {verbalizer}", "verbalizers
         ("image-classification", {"name": "digits"}, ["task: digits", "classes: negative, positive"]),
         ("sequence-classification", {}, ["classes: negative, positive"]),
         ("causal-lm", {"name": "own.py:TASK", "pad_token": "</s>"}, ["own.py:TASK", "padded with `</s>`"]),
+        (
+            "causal-lm",
+            {"prompt": "{a}{answer}", "form": "choices"},
+            ["an answer at the end", "the candidate whose tokens"],
+        ),
         ("causal-lm", TOLD | {"bos": True}, ["first token: the tokenizer's bos"]),
         ("causal-lm", TOLD | {"bos": False}, ["first token: none"]),
         ("causal-lm", TOLD | {"bos": 1}, ["first token: number 1"]),
