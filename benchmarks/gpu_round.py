@@ -46,7 +46,7 @@ from hpcfed.messages import Update
 from hpcfed.model.head import restrict_head
 from hpcfed.probe import Probe
 from hpcfed.probe.draws import Draws
-from hpcfed.probe.slopes import slopes_of
+from hpcfed.probe.slopes import from_logits, slopes_of
 from hpcfed.probe.trial import bind
 from hpcfed.tasks import Batch
 from hpcfed.weights import Weights, apply_
@@ -150,7 +150,7 @@ class Round:
     def __call__(self, seed: int) -> None:
         with self.spans("before update"):
             slot = np.zeros(len(self.batch.label), np.int64)
-            p, _ = slopes_of(self.probe, losses, [(self.batch, slot)], 1, [seed], MU)
+            p, _ = slopes_of(self.probe, from_logits(losses), [(self.batch, slot)], 1, [seed], MU)
             update = Update(np.array([seed], np.uint64), np.sign(p[0]).astype(np.float32), LR)
         with self.spans("update"):
             apply_(self.weights, [update], self.distribution, "stochastic")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..config import ModelConfig, Recipe
+from ..config.outside import is_outside, outside_digest
 from ..model.digest import config_digest
 from ..runs.read import PARTITION, read_json
 from .problem import Problem, few_inputs
@@ -18,7 +19,7 @@ CONFIG = "the model's config.json"
 
 
 def digests(recipe: Recipe, problem: Problem) -> dict[str, str]:
-    """Of each evaluation split, of what the model is shown of an example, and of the model's config.json."""
+    """Of each evaluation split, what the model is shown of an example, its config.json, and a reward of the user's."""
     found = {f"evaluation split {split!r}": examples.digest() for split, examples in problem.task.splits.items()}
     h = hashlib.blake2b(repr(problem.task.head_rows).encode(), digest_size=16)
     for name, tensor in sorted(few_inputs(recipe, problem.task).items()):
@@ -27,6 +28,8 @@ def digests(recipe: Recipe, problem: Problem) -> dict[str, str]:
     found["what the model is shown of an example (by tokenizer, image processor, prompt)"] = h.hexdigest()
     if config := config_digest(recipe.model):
         found[CONFIG] = config
+    if is_outside(recipe.task.objective):
+        found["the file of task.objective"] = outside_digest(recipe.task.objective)
     return found
 
 

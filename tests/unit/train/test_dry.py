@@ -6,8 +6,10 @@ import pytest
 
 from hpcfed.config import validate
 from hpcfed.errors import ConfigError
+from hpcfed.train.build import build_run
 from hpcfed.train.dry import dry_run
 from hpcfed.train.start import train
+from hpcfed.transport.solo import SoloTransport
 from tests.support.digits import tiny
 from tests.support.open_tasks import ROWS, long_llama
 from tests.support.small import write_jsonl
@@ -75,3 +77,16 @@ def test_a_private_reward_that_fails_quotes_no_client(tmp_path, folder):
     recipe = recipe_of(tmp_path, folder, "squad", privacy={"mechanism": "local", "epsilon": 1.0}, **own)
     with pytest.raises(ConfigError, match=r"bad.py:own': of an answer it raised ValueError$"):
         train(recipe, tmp_path / "run", quiet=True)
+
+
+def test_a_run_goes_on_with_the_reward_that_it_began_with_only(tmp_path, folder):
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text("def own(prediction, references): return len(prediction) % 2")
+    second.write_text("def own(prediction, references): return len(prediction) % 3 / 2")
+    found = {}
+    for file in (first, second, first):
+        recipe = recipe_of(tmp_path, folder, "copa", objective=f"{file}:own")
+        run = build_run(recipe, SoloTransport())
+        found.setdefault(file, []).append(run.digests["the file of task.objective"])
+    assert found[first][0] == found[first][1] != found[second][0]
+    assert "the file of task.objective" not in build_run(recipe_of(tmp_path, folder, "copa"), SoloTransport()).digests
