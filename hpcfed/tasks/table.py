@@ -10,7 +10,7 @@ lm-evaluation-harness without examples.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from . import shapes, unfold
@@ -92,8 +92,15 @@ _NI = (
     "response that appropriately completes the request.\n\n### Instruction:\n{definition}\n\n### Input:\n{input}\n\n"
     "### Response:{answer}"
 )
-_WRITTEN = ("rougeL", "rougeL-fedkseed", "em")
 _NO_YES = ("False", "True")
+_INSTRUCTED = Open(
+    "generate",
+    "{opening}\n\n" + _RESPONSE,
+    ends="eos",
+    most=128,
+    tail=True,
+    metrics=("rougeL", "rougeL-fedkseed", "em"),
+)
 _ARC = Open(
     "choices",
     "Question: {question}\nAnswer: {answer}",
@@ -307,7 +314,7 @@ TASKS: dict[str, TaskInfo] = {
         "output",
         (),
         ("test",),
-        open=Open("generate", _NI, ends="eos", most=128, tail=True, metrics=_WRITTEN),
+        open=replace(_INSTRUCTED, prompt=_NI),
         first=("definition",),
     ),
     "dolly": TaskInfo(
@@ -316,15 +323,7 @@ TASKS: dict[str, TaskInfo] = {
         "response",
         (),
         (),
-        open=Open(
-            "generate",
-            "{opening}\n\n" + _RESPONSE,
-            shape=shapes.dolly,
-            ends="eos",
-            most=128,
-            tail=True,
-            metrics=_WRITTEN,
-        ),
+        open=replace(_INSTRUCTED, shape=shapes.dolly),
         absent=("context",),
         held_out=("category", ("summarization",)),
     ),
@@ -334,15 +333,7 @@ TASKS: dict[str, TaskInfo] = {
         "output",
         (),
         (),
-        open=Open(
-            "generate",
-            "{opening}\n\n" + _RESPONSE,
-            shape=shapes.alpaca,
-            ends="eos",
-            most=128,
-            tail=True,
-            metrics=_WRITTEN,
-        ),
+        open=replace(_INSTRUCTED, shape=shapes.alpaca),
         absent=("input",),
     ),
 }
