@@ -50,6 +50,10 @@ def task_info(config: TaskConfig) -> TaskInfo:
                 raise ConfigError(
                     f"task.{setting}={value!r}: task {config.name} has classes, no answers of examples' own"
                 )
+        if config.objective == "answer":
+            raise ConfigError(
+                f'task.objective="answer": task {config.name} has classes, and is trained over all: use candidates'
+            )
     return known
 
 

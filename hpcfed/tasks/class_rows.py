@@ -135,5 +135,6 @@ def _unused(config: TaskConfig, kind: str) -> list[str]:
     """Notes on settings that a model with a head for classes has no use for."""
     names = ["prompt", "max_length"] if kind == IMAGES else ["prompt"]
     given = [f"task.{name}" for name in names if getattr(config, name) is not None]
+    given += ["task.chat"] if config.chat else []
     what = "pictures" if kind == IMAGES else "the text itself"
     return [f"{name} is not used: the model has a head for the classes, which is shown {what}" for name in given]

@@ -230,3 +230,11 @@ def test_digits_keep_a_dev_split_from_the_clients(tmp_path):
     for setting, value in (("held_out", {"x": ["y"]}), ("group", "x")):
         with pytest.raises(ConfigError, match=f"task.{setting}="):
             load_task(TaskConfig(name="digits", **{setting: value}), IMAGES, None)
+
+
+def test_a_task_of_classes_says_what_it_has_no_use_for(tmp_path):
+    with pytest.raises(ConfigError, match=r'task.objective="answer": task sst2 has classes'):
+        task_info(TaskConfig(name="sst2", objective="answer"))
+    folder = save_tiny_folder(tmp_path, "roberta")
+    task = open_task(folder, name="sst2", data=str(tiny_sst2(tmp_path)), form="head", chat=True)
+    assert any("task.chat is not used" in note for note in task.notes)
